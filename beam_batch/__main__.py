@@ -1,0 +1,5 @@
+"""Run the command line with ``python -m beam_batch``."""
+
+from beam_batch.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Sending requests: retries, HTTP, and the window of requests in flight. No Beam here."""

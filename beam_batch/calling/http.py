@@ -1,0 +1,137 @@
+"""The lean HTTP path: one pool a worker, one POST an attempt, plain or streamed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, NamedTuple
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+
+from beam_batch import jsonio
+from beam_batch.errors import ConnectionLost, InvalidJSON, InvalidResponse, TimedOut
+from beam_batch.providers.base import Provider, Request, to_error
+
+CONNECT_TIMEOUT = 30.0
+
+
+class Answer(NamedTuple):
+    """A 200 answer: its parsed body, its request id and times in seconds since it was sent."""
+
+    body: Any
+    request_id: str | None
+    first_text: float | None
+
+
+class HttpClient:
+    """Posts requests to one base URL. Make and close it inside the event loop."""
+
+    def __init__(
+        self, base_url: str, headers: Mapping[str, str], key: str | None, timeouts: tuple[float, float]
+    ) -> None:
+        self._base_url = base_url
+        self._key = key
+        total, stall = timeouts
+        self._plain = aiohttp.ClientTimeout(total=total, sock_connect=CONNECT_TIMEOUT)
+        self._streamed = aiohttp.ClientTimeout(
+            total=total, sock_connect=CONNECT_TIMEOUT, sock_read=stall
+        )
+        self._proxy = _proxy_for(base_url)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
+            headers=headers,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("Accept",),
+        )
+
+    async def close(self) -> None:
+        """Close the pool."""
+        await self._session.close()
+
+    async def post(self, provider: Provider, request: Request) -> Answer:
+        """Send one request, once.
+
+        Raises:
+            FatalReply: the provider refuses every request of this run.
+            ProviderError: this attempt failed.
+        """
+        try:
+            return await self._post(provider, request)
+        except TimeoutError as error:
+            raise TimedOut(str(error) or "no answer within the time allowed") from None
+        except (aiohttp.ClientError, OSError) as error:
+            reason = str(error) or type(error).__name__
+            raise ConnectionLost(self._without_key(reason)) from None
+
+    async def _post(self, provider: Provider, request: Request) -> Answer:
+        started = time.monotonic()
+        async with self._session.post(
+            self._base_url + request.path,
+            data=jsonio.dumps(request.body),
+            timeout=self._streamed if request.stream else self._plain,
+            proxy=self._proxy,
+            allow_redirects=False,
+        ) as response:
+            if response.status != 200:
+                body = await response.read()
+                raise to_error(response.status, response.headers, body, self._key)
+            request_id = response.headers.get("x-request-id")
+            if request.stream and "event-stream" in response.content_type:
+                return await self._read_stream(provider, response, request_id, started)
+            return Answer(_parse(await response.read(), self._key), request_id, None)
+
+    async def _read_stream(
+        self,
+        provider: Provider,
+        response: aiohttp.ClientResponse,
+        request_id: str | None,
+        started: float,
+    ) -> Answer:
+        reader = provider.new_stream()
+        first: float | None = None
+        async for event in _events(response.content):
+            if reader.feed(_parse(event, self._key)) and first is None:
+                first = time.monotonic() - started
+        return Answer(reader.result(), request_id, first)
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._key, "***") if self._key else text
+
+
+def _parse(data: bytes, key: str | None) -> Any:
+    try:
+        return jsonio.loads(data)
+    except InvalidJSON:
+        start = data[:120].decode("utf-8", "replace")
+        start = start.replace(key, "***") if key else start
+        raise InvalidResponse(f"the body is not JSON: {start!r}") from None
+
+
+async def _events(stream: asyncio.StreamReader | aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Yield the data of server-sent events (https://html.spec.whatwg.org, section 9.2)."""
+    data: list[bytes] = []
+    buffer = b""
+    async for chunk in stream.iter_any():  # type: ignore[union-attr]
+        buffer += chunk
+        *lines, buffer = buffer.split(b"\n")
+        for line in lines:
+            line = line.rstrip(b"\r")
+            if line.startswith(b"data:"):
+                data.append(line[5:].removeprefix(b" "))
+            elif not line and data:
+                event = b"\n".join(data)
+                data = []
+                if event.strip() != b"[DONE]":
+                    yield event
+
+
+def _proxy_for(base_url: str) -> str | None:
+    """Find the proxy of the environment (HTTPS_PROXY, NO_PROXY), once instead of a request."""
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(base_url)
+    if not parts.hostname or proxy_bypass(parts.hostname):
+        return None
+    return getproxies().get(parts.scheme)

@@ -1,0 +1,39 @@
+"""When to send a request again, and after how long. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from beam_batch.errors import ProviderError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """Exponential back-off with full jitter; a wait that the provider names comes first.
+
+    Attributes:
+        max_attempts: requests a row may cost, the first included.
+        wait: seconds that the first wait is drawn from.
+        max_wait: longest wait of our own choosing, in seconds.
+    """
+
+    max_attempts: int
+    wait: float
+    max_wait: float
+
+    def delay(
+        self, attempt: int, error: ProviderError, random: Callable[[], float]
+    ) -> float | None:
+        """Return seconds to wait after a failed attempt (from 1), or None to give up.
+
+        >>> policy = RetryPolicy(max_attempts=3, wait=1, max_wait=60)
+        >>> policy.delay(2, ProviderErrorExample, lambda: 0.5)  # doctest: +SKIP
+        1.0
+        """
+        if not error.retryable or attempt >= self.max_attempts:
+            return None
+        backoff = min(self.max_wait, self.wait * 2 ** (attempt - 1))
+        if error.retry_after is not None:
+            return error.retry_after + random() * min(1.0, self.wait)
+        return random() * backoff

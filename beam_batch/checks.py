@@ -1,0 +1,101 @@
+"""What can be known to be wrong before anything is read, sent or truncated."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from beam_batch.errors import OptionsError
+from beam_batch.options import ModelSpec, RunSpec
+from beam_batch.outputs.workdir import default_work_dir
+from beam_batch.providers import make_provider, needs_key
+
+
+def check(spec: RunSpec, env: Mapping[str, str]) -> None:
+    """Check the settings of a run against each other and the machine.
+
+    Raises:
+        OptionsError: the first thing that cannot work.
+    """
+    _check_paths(spec)
+    assert isinstance(spec.model, ModelSpec)
+    make_provider(spec.model, spec.schema)
+    variable = needs_key(spec.model)
+    if variable and not env.get(variable) and spec.runner == "direct":
+        raise OptionsError(
+            f"--model {spec.model.text} needs an API key: set the environment variable {variable}."
+        )
+
+
+def _files(spec: RunSpec) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """List the files a run reads and those it writes, each with its flag."""
+    out = spec.output
+    reads = [
+        ("--input", spec.source.input),
+        ("--template", spec.prompt.template_source),
+        ("--instruction", spec.prompt.instruction_source),
+        ("--schema", spec.schema.source if spec.schema and not spec.schema.model else None),
+    ]
+    writes = [
+        ("--output", out.output),
+        ("--error-output", out.error_output),
+        ("--telemetry-output", out.telemetry_output),
+        ("--summary-output", out.summary_output),
+    ]
+    return (
+        [(flag, path) for flag, path in reads if path],
+        [(flag, path) for flag, path in writes if path],
+    )
+
+
+def _check_paths(spec: RunSpec) -> None:
+    reads, writes = _files(spec)
+    seen: dict[str, str] = {}
+    for flag, path in [*reads, *writes]:
+        real = os.path.realpath(path)
+        if real in seen and (flag, path) in writes:
+            raise OptionsError(f"{flag} {path} is the same file as {seen[real]}; choose another.")
+        seen.setdefault(real, flag)
+    for flag, path in writes:
+        _check_target(flag, path, directory=flag == "--output" and spec.output.is_directory)
+    work = os.path.realpath(spec.output.work_dir or default_work_dir(spec.output.output))
+    for flag, path in [*reads, *writes]:
+        real = os.path.realpath(path)
+        if real == work or real.startswith(work + os.sep):
+            raise OptionsError(f"{flag} {path} is inside --work-dir {work}, which is removed at the end.")
+
+
+def _check_target(flag: str, path: str, directory: bool) -> None:
+    target = Path(path)
+    if directory:
+        if target.exists() and not target.is_dir():
+            raise OptionsError(f"{flag} {path} is a file; leave the trailing slash out.")
+    elif target.is_dir():
+        hint = "add a trailing slash for shards" if flag == "--output" else "name a file"
+        raise OptionsError(f"{flag} {path} is a directory; {hint}.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionsError(f"{flag} {path}: cannot make its folder ({error.strerror}).") from None
+    if not os.access(target.parent, os.W_OK):
+        raise OptionsError(f"{flag} {path}: its folder is not writable.")
+
+
+def describe(spec: RunSpec) -> dict[str, Any]:
+    """Say in summary fields what a run was asked to do."""
+    assert isinstance(spec.model, ModelSpec)
+    return {
+        "model": spec.model.text,
+        "provider": spec.model.provider,
+        "input": spec.source.input,
+        "output": spec.output.output,
+        "schema": spec.schema.source if spec.schema and not spec.schema.model else None,
+        "schema_model": spec.schema.model if spec.schema else None,
+        "instruction": spec.prompt.instruction_source or "<default>",
+        "template": spec.prompt.template_source or "<default>",
+        "output_mode": "structured" if spec.schema else "text",
+        "runner": spec.runner,
+        "parallel": spec.call.parallel,
+    }

@@ -1,0 +1,273 @@
+"""The command line: flags to specs, errors to messages, results to exit codes."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import rich_click as click
+
+from beam_batch import __version__
+from beam_batch.errors import OptionsError, RunStopped
+from beam_batch.options import (
+    DEFAULT_INSTRUCTION,
+    DEFAULT_PARALLEL,
+    DEFAULT_TEMPLATE,
+    CallSpec,
+    OutputSpec,
+    ProgressSpec,
+    PromptSpec,
+    RunSpec,
+    SchemaSpec,
+    SourceSpec,
+)
+
+Flags = dict[str, Any]
+Command = Callable[..., None]
+
+INPUT = (
+    click.option("--input", "-i", required=True, help="Rows: a .jsonl, .csv or .parquet file."),
+    click.option("--id-field", help="Field that identifies a row. [default: the row number]"),
+    click.option("--offset", type=int, default=0, help="Skip this many rows first."),
+    click.option("--sample", type=int, help="Then take this many rows at random, in input order."),
+    click.option("--seed", type=int, default=0, help="Seed of --sample.", show_default=True),
+    click.option("--limit", type=int, help="Then stop after this many rows."),
+)
+MODEL = (
+    click.option(
+        "--model",
+        "-m",
+        required=True,
+        envvar="BEAM_BATCH_MODEL",
+        help="provider.model?option=value, such as responses.gpt-5.4-mini?reasoning=low. "
+        "Providers: responses, openai, generic, local, echo.",
+    ),
+    click.option("--prompt", "-p", help="Template as text: 'Classify: {{review}}'."),
+    click.option("--template", help="Template file. [default: the row as JSON]"),
+    click.option("--instruction", help="File with the system instruction."),
+    click.option("--schema", "--json-schema", "schema", help="JSON Schema file for the results."),
+    click.option("--schema-model", help="Pydantic model for the results: package.module:Class."),
+)
+OUTPUT = (
+    click.option("--output", "-o", required=True, help="Results, JSONL; DIR/ writes shards."),
+    click.option("--include-input/--no-include-input", help="Copy each row into its envelope."),
+    click.option("--error-output", help="Copy of the failed envelopes, JSONL."),
+    click.option("--telemetry-output", help="Time, tokens and attempts of each row, JSONL."),
+    click.option("--summary-output", help="Summary of the run, JSON."),
+    click.option(
+        "--final-summary/--no-final-summary", default=True, help="Print the summary on stdout."
+    ),
+)
+CALLING = (
+    click.option(
+        "--parallel",
+        type=int,
+        default=DEFAULT_PARALLEL,
+        show_default=True,
+        help="Requests in flight.",
+    ),
+    click.option(
+        "--max-attempts", type=int, default=6, show_default=True, help="Requests a row may cost."
+    ),
+    click.option(
+        "--retry-wait",
+        type=float,
+        default=0.5,
+        show_default=True,
+        help="First back-off in seconds; doubles, with jitter. Retry-After comes first.",
+    ),
+    click.option(
+        "--retry-max-wait", type=float, default=60.0, show_default=True, help="Longest back-off."
+    ),
+    click.option(
+        "--timeout", type=float, default=600.0, show_default=True, help="Seconds for one request."
+    ),
+    click.option(
+        "--stall-timeout",
+        type=float,
+        default=120.0,
+        show_default=True,
+        help="Seconds between pieces of a stream (transport=sse).",
+    ),
+)
+RUNNING = (
+    click.option("--resume", is_flag=True, help="Answer only the rows without a good answer."),
+    click.option(
+        "--overwrite",
+        is_flag=True,
+        help="Replace existing results; with --resume, keep their good answers.",
+    ),
+    click.option("--work-dir", help="Where unfinished work is kept. [default: .OUTPUT.batch]"),
+    click.option("--keep-temp/--no-keep-temp", help="Keep the work directory at the end."),
+    click.option("--max-errors", type=int, help="Stop, exit 3, once this many rows failed."),
+    click.option("--fail-on-error", is_flag=True, help="Exit 1 if any row failed."),
+    click.option("--progress/--no-progress", default=True, help="Show progress on stderr."),
+    click.option("--progress-every", type=int, help="Print a plain line every so many rows."),
+    click.option(
+        "--runner",
+        default="direct",
+        show_default=True,
+        help="direct, or a Beam runner by name; its own flags go after --.",
+    ),
+)
+PANELS = {
+    "Input": INPUT,
+    "Model and prompt": MODEL,
+    "Output": OUTPUT,
+    "Calling": CALLING,
+    "Running": RUNNING,
+}
+
+
+def _options(**panels: tuple[Any, ...]) -> Callable[[Command], Command]:
+    """Add panels of options to a command, in the order given."""
+
+    def decorate(command: Command) -> Command:
+        for title, options in reversed(panels.items()):
+            known = len(getattr(command, "__click_params__", []))
+            for option in reversed(options):
+                command = option(command)
+            added = command.__click_params__[known:]  # type: ignore[attr-defined]
+            names = [parameter.name for parameter in reversed(added)]
+            command = click.option_panel(title, options=names)(command)
+        return command
+
+    return decorate
+
+
+@click.group()
+@click.version_option(__version__, prog_name="beam-batch")
+def cli() -> None:
+    """Run one LLM workflow over every row of a dataset."""
+
+
+@cli.command()
+@_options(**PANELS)
+@click.argument("beam_args", nargs=-1, type=click.UNPROCESSED)
+def run(**flags: Any) -> None:
+    """Send every row to a model and write one JSON envelope a row.
+
+    Finished rows are on disk at once: after any interruption, the same command with --resume goes
+    on where it stopped. BEAM_ARGS, after --, are flags of Beam itself.
+    """
+    from beam_batch.launch import run as launch
+
+    summary = launch(_run_spec(flags))
+    if flags["final_summary"]:
+        from beam_batch import jsonio
+
+        click.echo(jsonio.pretty(summary.data))
+    for name, count in summary["errors"].items():
+        click.echo(f"batch: {count} rows failed with {name}", err=True)
+    if summary["torn_lines"]:
+        click.echo(f"batch: passed over {summary['torn_lines']} torn lines", err=True)
+    sys.exit(summary.exit_code)
+
+
+@cli.command()
+@_options(
+    **{
+        "Input": INPUT,
+        "Model and prompt": MODEL,
+        "Preview": (
+            click.option("--rows", type=int, default=3, show_default=True, help="Rows to show."),
+        ),
+    }
+)
+def preview(**flags: Any) -> None:
+    """Show the first prompts and the exact requests, without sending anything."""
+    from beam_batch.preview import preview as show
+
+    spec = show(
+        source=_source_spec(flags),
+        prompt=_prompt_spec(flags),
+        model=flags["model"],
+        schema=_schema_spec(flags),
+        rows=flags["rows"],
+    )
+    click.echo(spec)
+
+
+def _run_spec(flags: Flags) -> RunSpec:
+    return RunSpec(
+        source=_source_spec(flags),
+        prompt=_prompt_spec(flags),
+        schema=_schema_spec(flags),
+        model=flags["model"],
+        call=_pick(CallSpec, flags),
+        output=_pick(OutputSpec, flags),
+        progress=ProgressSpec(enabled=flags["progress"], every=flags["progress_every"]),
+        runner=flags["runner"],
+        beam_args=flags["beam_args"],
+    )
+
+
+def _pick(spec: type[Any], flags: Flags) -> Any:
+    """Make a spec of the flags that have its fields' names."""
+    return spec(**{name: flags[name] for name in spec.__dataclass_fields__ if name in flags})
+
+
+def _source_spec(flags: Flags) -> SourceSpec:
+    source: SourceSpec = _pick(SourceSpec, flags)
+    return source
+
+
+def _prompt_spec(flags: Flags) -> PromptSpec:
+    if flags["prompt"] is not None and flags["template"]:
+        raise OptionsError("--prompt and --template exclude each other; give one of them.")
+    template = flags["prompt"] if flags["prompt"] is not None else DEFAULT_TEMPLATE
+    if flags["template"]:
+        template = _read_text("--template", flags["template"])
+    instruction = DEFAULT_INSTRUCTION
+    if flags["instruction"]:
+        instruction = _read_text("--instruction", flags["instruction"])
+    return PromptSpec(
+        template=template,
+        instruction=instruction,
+        template_source=flags["template"],
+        instruction_source=flags["instruction"],
+    )
+
+
+def _schema_spec(flags: Flags) -> SchemaSpec | None:
+    if flags["schema"] and flags["schema_model"]:
+        raise OptionsError("--schema and --schema-model exclude each other; give one of them.")
+    if not flags["schema"] and not flags["schema_model"]:
+        return None
+    from beam_batch.prompts.schema import load_schema_file, load_schema_model
+
+    if flags["schema"]:
+        return load_schema_file(flags["schema"])
+    return load_schema_model(flags["schema_model"])
+
+
+def _read_text(flag: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise OptionsError(f"{flag} {path}: cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError as error:
+        raise OptionsError(f"{flag} {path}: not UTF-8 ({error.reason}).") from None
+
+
+def main() -> NoReturn:
+    """Run the command line; every mistake of the user's ends in one message and its exit code."""
+    try:
+        cli(prog_name="beam-batch")
+    except OptionsError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    except RunStopped as error:
+        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Go on with: {_resume_command(sys.argv[1:])}", err=True)
+        sys.exit(error.exit_code)
+
+
+def _resume_command(args: list[str]) -> str:
+    """Write the command that goes on with this run."""
+    cut = args.index("--") if "--" in args else len(args)
+    own = [arg for arg in args[:cut] if arg not in ("--resume", "--overwrite")]
+    return shlex.join(["beam-batch", *own, "--resume", *args[cut:]])

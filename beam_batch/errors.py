@@ -1,0 +1,153 @@
+"""The errors of beam_batch, and what each one does to a run.
+
+    BatchError
+      x OptionsError       a setting is wrong: nothing was sent, exit 2
+      x RunStopped         the run ended early: everything done is kept, exit 1, 3, 130 or 143
+      x FatalReply         the provider refuses every request (key, model, quota, schema)
+      x RowError           this row cannot succeed: an ok:false envelope, the run goes on
+        + InvalidJSON InvalidRow InvalidEncoding MissingIdField
+        + MissingTemplateField InvalidTemplateValue
+        + ProviderError: RequestRejected RateLimited ServerError ConnectionLost TimedOut InvalidResponse
+        + ReplyError: Refused Truncated ContentFiltered EmptyReply StructuredOutputError
+
+An envelope's ``error.type`` is the class name, so the names below are public API.
+"""
+
+from __future__ import annotations
+
+
+class BatchError(Exception):
+    """Base of every error that beam_batch raises on purpose."""
+
+
+class OptionsError(BatchError):
+    """A setting that cannot work. The message names the flag, the value and the remedy."""
+
+
+class RunStopped(BatchError):
+    """The run ended before every row was answered; finished rows are kept.
+
+    Attributes:
+        exit_code: what the command line exits with.
+    """
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class FatalReply(BatchError):
+    """The provider's answer means that no request of this run can succeed."""
+
+
+class RowError(BatchError):
+    """A row that cannot succeed; becomes an ``ok: false`` envelope.
+
+    Attributes:
+        reply: the model's text where one was paid for, else None.
+    """
+
+    def __init__(self, message: str, reply: str | None = None) -> None:
+        super().__init__(message)
+        self.reply = reply
+
+
+class InvalidJSON(RowError):
+    """The line is not JSON."""
+
+
+class InvalidRow(RowError):
+    """The line is not a usable row: not an object, or a CSV row of the wrong width."""
+
+
+class InvalidEncoding(RowError):
+    """The line is not UTF-8."""
+
+
+class MissingIdField(RowError):
+    """The row has no value under ``--id-field``."""
+
+
+class MissingTemplateField(RowError):
+    """The template names fields that the row does not have."""
+
+
+class InvalidTemplateValue(RowError):
+    """A field of the row cannot be written into a prompt."""
+
+
+class ProviderError(RowError):
+    """The request did not end in an answer.
+
+    Attributes:
+        retryable: whether a further attempt may succeed.
+        retry_after: seconds the provider asked to wait, or None.
+        status: HTTP status, or None where there was none.
+    """
+
+    retryable = False
+
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, status: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.status = status
+
+
+class RequestRejected(ProviderError):
+    """The provider refuses this request (400, 404, 413, 422, a redirect)."""
+
+
+class RateLimited(ProviderError):
+    """429: too many requests or tokens."""
+
+    retryable = True
+
+
+class ServerError(ProviderError):
+    """408, 409, 425 or 5xx, or an error that the provider reports as its own."""
+
+    retryable = True
+
+
+class ConnectionLost(ProviderError):
+    """The connection failed or was cut before the answer was whole."""
+
+    retryable = True
+
+
+class TimedOut(ProviderError):
+    """No answer, or no next piece of a stream, within the time allowed."""
+
+    retryable = True
+
+
+class InvalidResponse(ProviderError):
+    """The body is not what the provider's format promises (not JSON, HTML, wrong shape)."""
+
+    retryable = True
+
+
+class ReplyError(RowError):
+    """The model answered, but not with a complete and valid answer."""
+
+
+class Refused(ReplyError):
+    """The model refused."""
+
+
+class Truncated(ReplyError):
+    """The answer was cut off by a token limit."""
+
+
+class ContentFiltered(ReplyError):
+    """The provider withheld the answer."""
+
+
+class EmptyReply(ReplyError):
+    """The answer has no text."""
+
+
+class StructuredOutputError(ReplyError):
+    """The answer is not JSON, or does not satisfy the schema."""

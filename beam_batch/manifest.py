@@ -1,0 +1,74 @@
+"""The manifest: the plan of a run, and the fingerprint that a resumed run must match."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from beam_batch import jsonio
+from beam_batch.errors import OptionsError
+from beam_batch.inputs.plan import Plan
+from beam_batch.options import ModelSpec, RunSpec
+from beam_batch.records import Split
+
+
+def fingerprint(spec: RunSpec, input_digest: str) -> dict[str, Any]:
+    """List everything that decides what the answers are; long texts as digests."""
+    assert isinstance(spec.model, ModelSpec)
+    source = spec.source
+    options = dict(sorted(spec.model.options.items()))
+    return {
+        "--input (content)": input_digest,
+        "--id-field": source.id_field,
+        "--offset": source.offset,
+        "--limit": source.limit,
+        "--sample": source.sample,
+        "--seed": source.seed if source.sample is not None else None,
+        "--template or --prompt": _digest(spec.prompt.template),
+        "--instruction": _digest(spec.prompt.instruction),
+        "--schema": _digest(spec.schema.json) if spec.schema else None,
+        "--model": f"{spec.model.provider}.{spec.model.model} {jsonio.dumps(options).decode()}",
+        "--include-input": spec.output.include_input,
+    }
+
+
+def refuse_changes(old: dict[str, Any], new: dict[str, Any], overwrite: bool) -> bool:
+    """Return whether the fingerprints agree.
+
+    Raises:
+        OptionsError: they differ, and `overwrite` does not ask to start again.
+    """
+    changed = [name for name in new if old.get(name) != new[name]]
+    if not changed:
+        return True
+    if overwrite:
+        return False
+    details = "; ".join(_change(name, old.get(name), new[name]) for name in changed)
+    raise OptionsError(
+        f"--resume: the unfinished run used other settings: {details}. Use the same ones, or add "
+        "--overwrite to start again."
+    )
+
+
+def _change(name: str, old: Any, new: Any) -> str:
+    if name == "--model" or not (isinstance(new, str) or isinstance(old, str)):
+        return f"{name} was {old}, is {new}"
+    return f"{name} changed"
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def plan_to(plan: Plan) -> dict[str, Any]:
+    """Write a plan as JSON values."""
+    return plan._asdict() | {"splits": [list(split) for split in plan.splits]}
+
+
+def plan_from(data: dict[str, Any]) -> Plan:
+    """Read a plan from JSON values."""
+    splits = [
+        Split(*values[:6], picks=None if values[6] is None else tuple(values[6]))
+        for values in data["splits"]
+    ]
+    return Plan(**(data | {"splits": splits}))

@@ -1,0 +1,247 @@
+"""From part files to final files: in input order, exactly one envelope a row, all at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from beam_batch import jsonio
+from beam_batch.errors import BatchError
+from beam_batch.outputs import parts
+from beam_batch.outputs.summary import Tally
+from beam_batch.outputs.workdir import WorkDir, write_atomically
+
+NEW, APPEND, REWRITE = "new", "append", "rewrite"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommitSpec:
+    """What is to be put in place.
+
+    Attributes:
+        mode: new, append (resume of a finished output) or rewrite (resume with overwrite).
+        session: number of this session in the work directory.
+        rows: selected rows of each split, by split index.
+        keep_bytes: how many bytes of each existing final file stay at its front, by path.
+    """
+
+    work: WorkDir
+    output: str
+    error_output: str | None
+    telemetry_output: str | None
+    mode: str
+    session: int
+    rows: tuple[int, ...]
+    keep_bytes: tuple[tuple[str, int], ...]
+
+
+class IncompleteRun(BatchError):
+    """Rows have no outcome; nothing was committed."""
+
+
+class _Found(NamedTuple):
+    """One outcome in the part files of a split."""
+
+    row_number: int
+    ok: bool
+    session: int
+    line: bytes
+
+
+def commit(spec: CommitSpec) -> dict[str, Any]:
+    """Write the final files and return the counts of the run.
+
+    Raises:
+        IncompleteRun: a selected row has no outcome.
+    """
+    counts = _Counts(session=spec.session)
+    files = parts.by_split(spec.work.parts)
+    with ExitStack() as stack:
+        sinks = _Sinks(spec, stack)
+        for split, rows in enumerate(spec.rows):
+            sinks.begin_split(split)
+            _commit_split(_ordered(files.get(split, []), counts), sinks, counts)
+            if counts.in_split != rows:
+                missing = rows - counts.in_split
+                raise IncompleteRun(f"{missing} of {rows} rows of split {split} have no outcome")
+            counts.in_split = 0
+        sinks.finish()
+    result = counts.as_dict()
+    write_atomically(spec.work.commit, jsonio.dumps(result))
+    return result
+
+
+class _Counts:
+    """What the commit learns on its way."""
+
+    def __init__(self, session: int) -> None:
+        self.session = session
+        self.in_split = self.torn = self.skipped = self.ok = self.failed = 0
+        self.errors: Counter[str] = Counter()
+        self.tally = Tally()
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "processed_rows": self.ok + self.failed,
+            "ok_rows": self.ok,
+            "skipped_rows": self.skipped,
+            "failed_rows": self.failed,
+            "errors": dict(self.errors.most_common()),
+            "torn_lines": self.torn,
+            **self.tally.as_dict(),
+        }
+
+
+def _ordered(paths: list[Path], counts: _Counts) -> Iterator[_Found]:
+    """Yield a split's outcomes by row number; of one row the best last (answered, then newest)."""
+    import numpy as np
+
+    columns = [array("q") for _ in range(5)]
+    names = [parts.PartName.parse(path) for path in paths]
+    for file, path in enumerate(paths):
+        for entry in parts.scan(path):
+            if entry is None:
+                counts.torn += 1
+                continue
+            values = (entry.row_number, entry.ok * 1_000_000 + names[file].session, file)
+            for column, value in zip(columns, (*values, entry.offset, entry.length), strict=True):
+                column.append(value)
+    row, rank, file_of, offset, length = (np.frombuffer(c, dtype=np.int64) for c in columns)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(path.open("rb")) for path in paths]
+        for i in np.lexsort((rank, row)):
+            handle = opened[file_of[i]]
+            handle.seek(offset[i])
+            session = names[file_of[i]].session
+            yield _Found(int(row[i]), rank[i] >= 1_000_000, session, handle.read(length[i]))
+
+
+def _commit_split(found: Iterator[_Found], sinks: _Sinks, counts: _Counts) -> None:
+    best: _Found | None = None
+    for item in found:
+        if best is not None and best.row_number != item.row_number:
+            _commit_row(best, sinks, counts)
+        _commit_telemetry(item, sinks, counts)
+        best = item
+    if best is not None:
+        _commit_row(best, sinks, counts)
+
+
+def _commit_telemetry(item: _Found, sinks: _Sinks, counts: _Counts) -> None:
+    if item.session != parts.KEPT_SESSION:
+        telemetry = parts.telemetry_bytes(item.line)
+        counts.tally.add(jsonio.loads(telemetry))
+        sinks.telemetry(telemetry)
+
+
+def _commit_row(item: _Found, sinks: _Sinks, counts: _Counts) -> None:
+    counts.in_split += 1
+    envelope = parts.envelope_bytes(item.line)
+    if item.ok and item.session != counts.session:
+        counts.skipped += 1
+    elif item.ok:
+        counts.ok += 1
+    else:
+        counts.failed += 1
+        counts.errors[jsonio.loads(envelope)["error"]["type"]] += 1
+    sinks.envelope(envelope, item)
+
+
+class _Sinks:
+    """The final files while they are being written beside their places."""
+
+    def __init__(self, spec: CommitSpec, stack: ExitStack) -> None:
+        self._spec = spec
+        self._keep = dict(spec.keep_bytes)
+        self._stack = stack
+        self._done: list[tuple[Path, Path]] = []
+        self._shards = spec.output.endswith("/")
+        self._output: IO[bytes] | None = None
+        if self._shards:
+            self._folder = Path(spec.output.rstrip("/"))
+            self._next = self._folder.with_name(f".{self._folder.name}.tmp")
+            shutil.rmtree(self._next, ignore_errors=True)
+            self._next.mkdir(parents=True)
+            stack.callback(shutil.rmtree, self._next, ignore_errors=True)
+        else:
+            self._output = self._open(spec.output)
+        self._errors = self._open(spec.error_output) if spec.error_output else None
+        self._telemetry = self._open(spec.telemetry_output) if spec.telemetry_output else None
+
+    def _open(self, path: str) -> IO[bytes]:
+        final = Path(path)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary = final.with_name(f".{final.name}.tmp")
+        file = self._stack.enter_context(temporary.open("wb"))
+        self._stack.callback(temporary.unlink, missing_ok=True)
+        self._done.append((temporary, final))
+        keep = self._keep.get(path, 0)
+        if keep:
+            _copy_front(final, keep, file)
+        return file
+
+    def begin_split(self, split: int) -> None:
+        """Start the next shard, where results are shards."""
+        if self._shards:
+            if self._output is not None:
+                _close(self._output)
+            name = f"part-{split:05d}-of-{len(self._spec.rows):05d}.jsonl"
+            self._output = (self._next / name).open("wb")
+
+    def envelope(self, data: bytes, item: _Found) -> None:
+        """Write a row's envelope, and its copy in the error file."""
+        kept = item.session == parts.KEPT_SESSION
+        if self._output is not None and not (kept and self._spec.mode == APPEND):
+            self._output.write(data + b"\n")
+        if self._errors is not None and not item.ok:
+            self._errors.write(data + b"\n")
+
+    def telemetry(self, data: bytes) -> None:
+        """Write one telemetry record."""
+        if self._telemetry is not None:
+            self._telemetry.write(data + b"\n")
+
+    def finish(self) -> None:
+        """Sync everything, then rename it into place, the output last."""
+        for file in (self._errors, self._telemetry, self._output):
+            if file is not None:
+                _close(file)
+        for temporary, final in reversed(self._done):
+            os.replace(temporary, final)
+        if self._shards:
+            self._swap_folder()
+
+    def _swap_folder(self) -> None:
+        old = self._folder.with_name(f".{self._folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if self._folder.exists():
+            os.replace(self._folder, old)
+        os.replace(self._next, self._folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _close(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
+
+
+def _copy_front(source: Path, size: int, target: IO[bytes]) -> None:
+    """Copy the first bytes of a file and end them with a newline; a missing file has none."""
+    if not source.exists():
+        return
+    last = b"\n"
+    with source.open("rb") as file:
+        while size > 0 and (block := file.read(min(size, 1 << 20))):
+            target.write(block)
+            size -= len(block)
+            last = block[-1:]
+    if last != b"\n":
+        target.write(b"\n")

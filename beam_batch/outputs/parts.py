@@ -1,0 +1,150 @@
+"""Part files: one line per outcome, appended and in the kernel's hands before the next stage.
+
+A line is ``{"row_number":N,"ok":B,"size":S,"envelope":{…S bytes…},"telemetry":{…}}``; the size
+lets a reader copy the envelope without parsing it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from beam_batch import jsonio
+from beam_batch.records import Outcome, Receipt
+
+OPEN_FILES = 16
+KEPT_SESSION = 0
+_HEAD = re.compile(rb'\{"row_number":(\d+),"ok":(true|false),"size":(\d+),"envelope":')
+_MIDDLE = b',"telemetry":'
+
+
+def encode(outcome: Outcome) -> bytes:
+    """Write an outcome as one line."""
+    envelope = jsonio.dumps(outcome.envelope)
+    head = b'{"row_number":%d,"ok":%s,"size":%d,"envelope":' % (
+        outcome.row_number or 0,
+        b"true" if outcome.ok else b"false",
+        len(envelope),
+    )
+    return b"".join((head, envelope, _MIDDLE, jsonio.dumps(outcome.telemetry), b"}\n"))
+
+
+class Entry(NamedTuple):
+    """Where one outcome stands in a part file."""
+
+    row_number: int
+    ok: bool
+    offset: int
+    length: int
+
+
+def scan(path: Path) -> Iterator[Entry | None]:
+    """List the outcomes of a part file; None stands for a torn line."""
+    offset = 0
+    with path.open("rb") as file:
+        for line in file:
+            match = _HEAD.match(line)
+            if match is None or not line.endswith(b"}\n"):
+                yield None
+            else:
+                yield Entry(int(match[1]), match[2] == b"true", offset, len(line))
+            offset += len(line)
+
+
+def envelope_bytes(line: bytes) -> bytes:
+    """Cut the envelope out of a line."""
+    match = _HEAD.match(line)
+    assert match is not None
+    return line[match.end() : match.end() + int(match[3])]
+
+
+def telemetry_bytes(line: bytes) -> bytes:
+    """Cut the telemetry out of a line."""
+    match = _HEAD.match(line)
+    assert match is not None
+    return line[match.end() + int(match[3]) + len(_MIDDLE) : -2]
+
+
+class PartName(NamedTuple):
+    """What a part file's name says."""
+
+    kind: str
+    split: int
+    session: int
+
+    @classmethod
+    def parse(cls, path: Path) -> PartName:
+        """Read ``<kind>-<split>-<session>-<unique>.jsonl``."""
+        kind, split, session, _ = path.stem.split("-")
+        return cls(kind, int(split), int(session))
+
+
+def by_split(directory: Path) -> dict[int, list[Path]]:
+    """Group the part files of a work directory by split."""
+    found: dict[int, list[Path]] = {}
+    for path in sorted(directory.glob("*.jsonl")):
+        found.setdefault(PartName.parse(path).split, []).append(path)
+    return found
+
+
+def finished_rows(paths: list[Path]) -> set[int]:
+    """Collect the numbers of the rows that were answered."""
+    return {entry.row_number for path in paths for entry in scan(path) if entry and entry.ok}
+
+
+class PartWriter:
+    """Appends outcomes to one part file a split, a few of them open at a time."""
+
+    def __init__(self, directory: Path, kind: str, session: int) -> None:
+        self._directory = directory
+        self._kind = kind
+        self._session = session
+        self._unique = uuid.uuid4().hex[:8]
+        self._open: OrderedDict[int, int] = OrderedDict()
+        self._counts: dict[int, int] = {}
+
+    def append(self, outcome: Outcome) -> None:
+        """Write one outcome; returns when the operating system has it.
+
+        Raises:
+            OSError: the disk is full, or the directory cannot be written.
+        """
+        assert outcome.split is not None
+        fd = self._descriptor(outcome.split)
+        data = encode(outcome)
+        written = os.write(fd, data)
+        while written < len(data):
+            written += os.write(fd, data[written:])
+        self._counts[outcome.split] = self._counts.get(outcome.split, 0) + 1
+
+    def close(self) -> list[Receipt]:
+        """Sync and close every file, and say what was written."""
+        for fd in self._open.values():
+            os.fsync(fd)
+            os.close(fd)
+        receipts = [Receipt(s, str(self._path(s)), n) for s, n in self._counts.items()]
+        self._open.clear()
+        self._counts.clear()
+        return receipts
+
+    def _path(self, split: int) -> Path:
+        name = f"{self._kind}-{split:06d}-{self._session:04d}-{self._unique}.jsonl"
+        return self._directory / name
+
+    def _descriptor(self, split: int) -> int:
+        fd = self._open.get(split)
+        if fd is not None:
+            self._open.move_to_end(split)
+            return fd
+        if len(self._open) >= OPEN_FILES:
+            _, oldest = self._open.popitem(last=False)
+            os.fsync(oldest)
+            os.close(oldest)
+        fd = os.open(self._path(split), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._open[split] = fd
+        return fd

@@ -1,0 +1,101 @@
+"""The summary of a run: counts, exact medians, tokens."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+TIMINGS = {"duration": "duration_ms", "ttft": "ttft_ms", "time_to_response": "time_to_response_ms"}
+
+
+class Distribution:
+    """Exact order statistics of times in milliseconds, held as counts of tenths.
+
+    Telemetry is written to a tenth of a millisecond, so nothing is lost, and memory grows with
+    the spread of the values, not with their number.
+    """
+
+    def __init__(self) -> None:
+        self._counts: Counter[int] = Counter()
+        self._sum = 0.0
+
+    def add(self, value: float) -> None:
+        """Count one value."""
+        self._counts[round(value * 10)] += 1
+        self._sum += value
+
+    def as_dict(self) -> dict[str, float | int]:
+        """Return count, min, mean, median, p95 and max; only the count where it is 0."""
+        count = self._counts.total()
+        if not count:
+            return {"count": 0}
+        ordered = sorted(self._counts)
+        median = (self._at(ordered, (count - 1) // 2) + self._at(ordered, count // 2)) / 2
+        return {
+            "count": count,
+            "min": ordered[0] / 10,
+            "mean": round(self._sum / count, 2),
+            "median": round(median, 2),
+            "p95": self._at(ordered, -(-count * 95 // 100) - 1),
+            "max": ordered[-1] / 10,
+        }
+
+    def _at(self, ordered: list[int], rank: int) -> float:
+        seen = 0
+        for value in ordered:
+            seen += self._counts[value]
+            if seen > rank:
+                return value / 10
+        raise IndexError(rank)
+
+
+@dataclass
+class Tally:
+    """Adds up telemetry records."""
+
+    timing: dict[str, Distribution] = field(
+        default_factory=lambda: {name: Distribution() for name in TIMINGS}
+    )
+    usage: Counter[str] = field(default_factory=Counter)
+    attempts: int = 0
+    rows_with_usage: int = 0
+
+    def add(self, telemetry: dict[str, Any]) -> None:
+        """Count one record."""
+        self.attempts += telemetry.get("attempts") or 0
+        for name, key in TIMINGS.items():
+            if (value := telemetry["timing"].get(key)) is not None:
+                self.timing[name].add(value)
+        turn = telemetry["usage"].get("turn")
+        if turn:
+            self.rows_with_usage += 1
+            for key, value in turn.items():
+                if isinstance(value, int):
+                    self.usage[key] += value
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the summary's timing and usage fields."""
+        usage = dict(self.usage) | {"rows_with_usage": self.rows_with_usage}
+        return {
+            "requests": self.attempts,
+            "timing_ms": {name: found.as_dict() for name, found in self.timing.items()},
+            "usage": usage,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a finished run reports.
+
+    Attributes:
+        exit_code: 0, or 1 where every attempted row failed or ``fail_on_error`` asks for it.
+        data: the summary object as it is written and printed.
+    """
+
+    exit_code: int
+    data: dict[str, Any]
+
+    def __getitem__(self, key: str) -> Any:
+        """Return one field of the summary object."""
+        return self.data[key]

@@ -1,0 +1,202 @@
+"""The work directory: lock, manifest, stop flag, gauges and part files of one run."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from beam_batch import jsonio
+from beam_batch.errors import InvalidJSON, OptionsError
+
+_STOPPED_HERE: set[str] = set()
+"""Stop flags raised in this process, so that they are seen at once."""
+
+
+def default_work_dir(output: str) -> str:
+    """Name the work directory of an output: ``.<name>.batch`` beside it."""
+    path = Path(output.rstrip("/"))
+    return str(path.parent / f".{path.name}.batch")
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Put a file in place whole: written beside, synced, renamed."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class WorkDir:
+    """Names the files of a work directory; picklable, opens nothing by itself."""
+
+    path: str
+
+    @property
+    def root(self) -> Path:
+        """The directory."""
+        return Path(self.path)
+
+    @property
+    def parts(self) -> Path:
+        """Folder of the part files."""
+        return self.root / "parts"
+
+    @property
+    def prior(self) -> Path:
+        """Index of a finished output's answers."""
+        return self.root / "prior.sqlite"
+
+    @property
+    def manifest(self) -> Path:
+        """The plan and the fingerprint."""
+        return self.root / "manifest.json"
+
+    @property
+    def commit(self) -> Path:
+        """What the commit counted; its presence means that the final files are in place."""
+        return self.root / "commit.json"
+
+    @property
+    def log(self) -> Path:
+        """Where the local model server and a failed pipeline write."""
+        return self.root / "run.log"
+
+    def create(self) -> None:
+        """Make the folders."""
+        self.parts.mkdir(parents=True, exist_ok=True)
+        (self.root / "gauges").mkdir(exist_ok=True)
+
+    def read_manifest(self) -> dict[str, Any] | None:
+        """Return the manifest, or None where there is none.
+
+        Raises:
+            OptionsError: it is damaged.
+        """
+        try:
+            manifest = jsonio.loads(self.manifest.read_bytes())
+        except FileNotFoundError:
+            return None
+        except InvalidJSON as error:
+            raise OptionsError(f"--work-dir {self.path}: damaged manifest.json ({error}).") from None
+        assert isinstance(manifest, dict)
+        return manifest
+
+    def clear(self) -> None:
+        """Remove what an earlier run left, but not the lock."""
+        for child in list(self.root.iterdir()) if self.root.exists() else []:
+            if child.name == "lock":
+                continue
+            if child.is_dir():
+                shutil.rmtree(child)
+            else:
+                child.unlink()
+
+    def remove(self) -> None:
+        """Remove the directory."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+class Lock:
+    """Holds a work directory for one run; the kernel frees it when the process dies."""
+
+    def __init__(self, work: WorkDir) -> None:
+        work.root.mkdir(parents=True, exist_ok=True)
+        self._file = (work.root / "lock").open("a")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.close()
+            raise OptionsError(
+                f"--work-dir {work.path}: another run is using it. Wait for it, or choose another "
+                "--work-dir."
+            ) from None
+
+    def release(self) -> None:
+        """Free the directory."""
+        self._file.close()
+
+
+@dataclass(frozen=True)
+class StopFlag:
+    """Says to every worker of a session that no further row is to be sent."""
+
+    path: str
+
+    def set(self, reason: str, exit_code: int) -> None:
+        """Raise the flag; the first reason stays."""
+        _STOPPED_HERE.add(self.path)
+        try:
+            fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except OSError:  # set already, or the disk is full: this process has stopped all the same
+            return
+        with os.fdopen(fd, "wb") as file:
+            file.write(jsonio.dumps({"reason": reason, "exit_code": exit_code}))
+
+    def is_set(self) -> bool:
+        """Whether the run is to stop."""
+        if self.path in _STOPPED_HERE:
+            return True
+        if os.path.exists(self.path):
+            _STOPPED_HERE.add(self.path)
+            return True
+        return False
+
+    def is_set_here(self) -> bool:
+        """Whether this process has seen the flag; costs nothing."""
+        return self.path in _STOPPED_HERE
+
+    def read(self) -> tuple[str, int] | None:
+        """Return the reason and the exit code, or None."""
+        try:
+            data = jsonio.loads(Path(self.path).read_bytes())
+        except (OSError, InvalidJSON):
+            return ("stopped", 1) if self.path in _STOPPED_HERE else None
+        return data["reason"], data["exit_code"]
+
+
+class Gauge:
+    """A small file of numbers that the driver shows; rewritten at most every interval seconds."""
+
+    def __init__(self, work: WorkDir, session: int, interval: float = 0.25) -> None:
+        name = f"{session:04d}-{uuid.uuid4().hex[:8]}.json"
+        self._path = work.root / "gauges" / name
+        self._interval = interval
+        self._due = 0.0
+
+    def show(self, values: dict[str, int], force: bool = False) -> None:
+        """Publish numbers, unless some were published a moment ago."""
+        now = time.monotonic()
+        if now < self._due and not force:
+            return
+        self._due = now + self._interval
+        temporary = self._path.with_suffix(".tmp")
+        try:
+            temporary.write_bytes(jsonio.dumps(values))
+            os.replace(temporary, self._path)
+        except OSError:  # a gauge that cannot be written is not worth a run
+            return
+
+
+def read_gauges(work: WorkDir, session: int) -> dict[str, int]:
+    """Sum what all workers of a session show."""
+    total: dict[str, int] = {}
+    for path in (work.root / "gauges").glob(f"{session:04d}-*.json"):
+        try:
+            values = jsonio.loads(path.read_bytes())
+        except (OSError, InvalidJSON):
+            continue
+        for name, value in values.items():
+            total[name] = total.get(name, 0) + value
+    return total

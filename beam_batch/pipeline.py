@@ -1,0 +1,66 @@
+"""The graph, on one screen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import apache_beam as beam
+
+from beam_batch.options import RunSpec
+from beam_batch.outputs.commit import CommitSpec
+from beam_batch.outputs.workdir import StopFlag
+from beam_batch.records import Split
+from beam_batch.transforms.call_model import CallModel
+from beam_batch.transforms.commit_outputs import CommitOutputs
+from beam_batch.transforms.read_rows import ReadRows
+from beam_batch.transforms.render_prompts import RenderPrompts
+from beam_batch.transforms.select_pending import SelectPending
+from beam_batch.transforms.write_parts import WriteParts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What the launcher decided: the settings, the splits and where things are put."""
+
+    spec: RunSpec
+    splits: tuple[Split, ...]
+    commit: CommitSpec
+    stop: StopFlag
+
+
+def build(pipeline: beam.Pipeline, job: Job) -> None:
+    """Add the graph of a run to a pipeline. Does no I/O."""
+    spec, out = job.spec, job.spec.output
+
+    rows = (
+        pipeline
+        | "Splits" >> beam.Create(job.splits)
+        | "Reshuffle" >> beam.Reshuffle()
+        | "ReadRows" >> ReadRows(spec.source.id_field, job.stop)
+        | "SelectPending" >> SelectPending(job.commit.work)
+    )
+    prompts = rows.pending | "RenderPrompts" >> RenderPrompts(
+        spec.prompt.template, spec.source.id_field, out.include_input
+    )
+    answers = prompts.prompts | "CallModel" >> CallModel(
+        spec.model,
+        instruction=spec.prompt.instruction,
+        schema=spec.schema,
+        call=spec.call,
+        include_input=out.include_input,
+        stop=job.stop,
+    )
+    # A writer each, not one behind a Flatten: a runner may store what goes into a Flatten, and
+    # then a paid reply would wait for the end of the stage before it is on disk.
+    receipts = (
+        rows.kept | "WriteKept" >> _parts("kept", job),
+        prompts.failed | "WriteUnrenderable" >> _parts("unrenderable", job),
+        answers.ok | "WriteOk" >> _parts("ok", job),
+        answers.failed | "WriteFailed" >> _parts("failed", job),
+    )
+    receipts | "Receipts" >> beam.Flatten() | "CommitOutputs" >> CommitOutputs(job.commit, job.stop)
+
+
+def _parts(kind: str, job: Job) -> WriteParts:
+    limit = job.spec.output.max_errors
+    return WriteParts(kind, job.commit.work, job.commit.session, job.stop, limit)

@@ -1,0 +1,91 @@
+"""What the driver shows on stderr while workers work: a live line on a terminal, else plain lines."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from types import TracebackType
+
+from beam_batch.options import ProgressSpec
+from beam_batch.outputs.workdir import WorkDir, read_gauges
+
+INTERVAL = 0.25
+
+
+class Progress:
+    """Follows the gauges of a session in a thread of its own; use as a context manager."""
+
+    def __init__(self, spec: ProgressSpec, work: WorkDir, session: int, rows: int) -> None:
+        self._spec = spec
+        self._work = work
+        self._session = session
+        self._rows = rows
+        self._end = threading.Event()
+        self._live = sys.stderr.isatty() and spec.every is None
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> Progress:
+        if self._spec.enabled:
+            if not self._live:
+                _line(f"start selected_rows={self._rows}")
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end.set()
+        if self._spec.enabled:
+            self._thread.join()
+
+    def _follow(self) -> None:
+        if self._live:
+            self._follow_live()
+        elif self._spec.every is not None:
+            self._follow_plain(self._spec.every)
+
+    def _counts(self) -> tuple[int, int, int, int]:
+        """Return processed, failed, kept and in-flight numbers."""
+        gauges = read_gauges(self._work, self._session)
+        failed = gauges.get("failed", 0) + gauges.get("unrenderable", 0)
+        done = gauges.get("ok", 0) + failed
+        return done, failed, gauges.get("kept", 0), gauges.get("in_flight", 0)
+
+    def _follow_plain(self, every: int) -> None:
+        shown = 0
+        while True:
+            ended = self._end.wait(INTERVAL)
+            done, failed, kept, _ = self._counts()
+            if done // every > shown // every:
+                shown = done
+                _line(f"processed={done} failed={failed} skipped={kept}")
+            if ended:
+                return
+
+    def _follow_live(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (
+            TextColumn("batch"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("ok {task.fields[ok]} failed {task.fields[failed]}"),
+            TextColumn("{task.speed:.0f} rows/s", justify="right"),
+            TextColumn("{task.fields[in_flight]} in flight"),
+            TimeRemainingColumn(),
+        )
+        with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("", total=self._rows, ok=0, failed=0, in_flight=0)
+            # A speed of None cannot be formatted; one update of nothing gives it a number.
+            bar.tasks[0].finished_speed = 0.0
+            while not self._end.wait(INTERVAL):
+                done, failed, kept, flying = self._counts()
+                bar.update(
+                    task, completed=done + kept, ok=done - failed, failed=failed, in_flight=flying
+                )
+
+
+def _line(text: str) -> None:
+    print(f"batch: {text}", file=sys.stderr, flush=True)

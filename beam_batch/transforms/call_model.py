@@ -1,0 +1,115 @@
+"""CallModel: prompts to outcomes, through a sliding window of requests."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.transforms.window import GlobalWindow, GlobalWindows
+from apache_beam.utils.windowed_value import WindowedValue
+
+from beam_batch.calling.window import Lane, Window, WindowSpec, acquire_window, release_window
+from beam_batch.errors import OptionsError
+from beam_batch.options import DEFAULT_INSTRUCTION, CallSpec, ModelSpec, SchemaSpec
+from beam_batch.outputs.workdir import StopFlag
+from beam_batch.providers import resolve_model
+from beam_batch.records import Outcome, Prompt
+
+FAILED = "failed"
+
+
+class CallModel(beam.PTransform):
+    """Send each prompt to a model.
+
+    Input: Prompt. Outputs: `ok` and `failed`, both Outcome, in the order in which answers arrive.
+    Guarantee: one outcome a prompt; an outcome is emitted before its slot in the window is used
+    again, so that a stage fused behind has written it.
+
+    Raises:
+        OptionsError: unknown model or option; or the input is windowed, which is not supported.
+    """
+
+    def __init__(
+        self,
+        model: str | ModelSpec,
+        *,
+        instruction: str = DEFAULT_INSTRUCTION,
+        schema: SchemaSpec | None = None,
+        call: CallSpec | None = None,
+        include_input: bool = False,
+        stop: StopFlag | None = None,
+    ) -> None:
+        super().__init__()
+        spec = resolve_model(model, os.environ) if isinstance(model, str) else model
+        self._spec = WindowSpec(
+            token=uuid.uuid4().hex,
+            model=spec,
+            instruction=instruction,
+            schema=schema,
+            call=call or CallSpec(),
+            include_input=include_input,
+            stop=stop,
+        )
+
+    def expand(self, prompts: beam.PCollection) -> beam.DoOutputsTuple:
+        """Apply to a collection of prompts."""
+        if not isinstance(prompts.windowing.windowfn, GlobalWindows):
+            raise OptionsError(
+                "CallModel works on the global window only; apply it before beam.WindowInto."
+            )
+        return prompts | beam.ParDo(_CallModelFn(self._spec)).with_outputs(FAILED, main="ok")
+
+
+class _CallModelFn(beam.DoFn):
+    def __init__(self, spec: WindowSpec) -> None:
+        self._spec = spec
+        self._window: Window | None = None
+
+    def setup(self) -> None:
+        self._window = acquire_window(self._spec)
+
+    def start_bundle(self) -> None:
+        assert self._window is not None
+        self._lane = Lane(self._window)
+
+    def process(self, prompt: Prompt) -> Iterator[Any]:
+        lane = self._lane
+        while not self._stopped():
+            if lane.try_submit(prompt):
+                break
+            if lane.pending:
+                yield from self._emit(block=True)
+        while lane.ready():
+            yield from self._emit(block=False)
+
+    def finish_bundle(self) -> Iterator[Any]:
+        while self._lane.pending:
+            for element in self._emit(block=True):
+                yield _in_global_window(element)
+
+    def teardown(self) -> None:
+        if self._window is not None:
+            self._window = None
+            release_window(self._spec)
+
+    def _stopped(self) -> bool:
+        stop = self._spec.stop
+        return stop is not None and stop.is_set_here()  # type: ignore[attr-defined]
+
+    def _emit(self, block: bool) -> Iterator[Outcome | beam.pvalue.TaggedOutput]:
+        outcome = self._lane.take(block)
+        try:
+            if outcome is not None:
+                yield outcome if outcome.ok else beam.pvalue.TaggedOutput(FAILED, outcome)
+        finally:
+            self._lane.settle()
+
+
+def _in_global_window(element: Any) -> Any:
+    tag = element.tag if isinstance(element, beam.pvalue.TaggedOutput) else None
+    value = element.value if tag else element
+    windowed = WindowedValue(value, GlobalWindow().max_timestamp(), [GlobalWindow()])
+    return beam.pvalue.TaggedOutput(tag, windowed) if tag else windowed
