@@ -188,12 +188,12 @@ def _explain(prepared: _Prepared, error: Exception) -> None:
 def _run_pipeline(spec: RunSpec, prepared: _Prepared) -> None:
     import logging
 
+    logging.getLogger().setLevel(logging.ERROR)  # Beam warns of extras that no run of ours uses
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from beam_batch.pipeline import Job, build
 
-    logging.getLogger("apache_beam").setLevel(logging.ERROR)
     options = PipelineOptions(flags=list(spec.beam_args), allow_abbrev=False)
     job = Job(
         spec=spec,

@@ -57,7 +57,8 @@ class Answerer:
             request = self._provider.to_request(self._instruction, prompt.text)
             answer = await self._attempts(request, notes, wait)
             _time(notes, started, answer)
-            notes["request_id"] = answer.request_id
+            if answer.request_id is not None:
+                notes["request_id"] = answer.request_id
             reply = self._provider.to_reply(answer.body)
             _note_reply(notes, reply)
             result = self._validate(reply.text)

@@ -1,0 +1,122 @@
+"""Parquet through pyarrow, a row group at a time; values become JSON."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any
+
+from beam_batch.errors import InvalidRow, OptionsError
+from beam_batch.inputs.base import Chunk, Value
+
+BATCH_ROWS = 1024
+
+
+def _open(path: str) -> Any:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.ParquetFile(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise OptionsError(f"--input {path}: not a readable Parquet file: {reason}") from None
+
+
+def scan(path: str, rows_a_chunk: int, observe: Callable[[bytes], object]) -> Iterator[Chunk]:
+    """List the row groups of a file; only its footer is read."""
+    with _open(path) as file:
+        observe(_footer(path))
+        start = 0
+        for group in range(file.metadata.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if rows:
+                yield Chunk(start, start + rows, rows)
+            start += rows
+
+
+def _footer(path: str) -> bytes:
+    """Return the footer's bytes, which end with their length and PAR1 (Parquet format spec)."""
+    with open(path, "rb") as file:
+        size = file.seek(0, 2)
+        file.seek(size - 8)
+        length = int.from_bytes(file.read(4), "little")
+        file.seek(max(0, size - 8 - length))
+        return file.read() + str(size).encode()
+
+
+def read(path: str, start: int, stop: int) -> Iterator[Value]:
+    """Yield the rows of a range of row numbers from 0; an unusable one yields its error."""
+    with _open(path) as file:
+        groups, first = _groups(file, start, stop)
+        place = first
+        for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=groups):
+            if place >= stop:
+                return
+            kept = batch.slice(max(0, start - place), stop - max(start, place))
+            place += len(batch)
+            yield from _rows(kept)
+
+
+def _groups(file: Any, start: int, stop: int) -> tuple[list[int], int]:
+    """Return the row groups that overlap a range, and the first row of the first of them."""
+    groups, first, place = [], 0, 0
+    for group in range(file.metadata.num_row_groups):
+        rows = file.metadata.row_group(group).num_rows
+        if place < stop and place + rows > start:
+            if not groups:
+                first = place
+            groups.append(group)
+        place += rows
+    return groups, first
+
+
+def _rows(batch: Any) -> Iterator[Value]:
+    batch = _without_nanoseconds(batch)
+    for index in range(len(batch)):
+        try:
+            for row in batch.slice(index, 1).to_pylist(maps_as_pydicts="lossy"):
+                yield {str(name): normalise(value) for name, value in row.items()}
+        except (ValueError, TypeError, OverflowError, ImportError) as error:
+            yield InvalidRow(f"a value has no JSON form: {str(error).splitlines()[0]}")
+
+
+def _without_nanoseconds(batch: Any) -> Any:
+    """Cast top-level nanosecond times to microseconds, which Python's datetime holds."""
+    import pyarrow as pa
+
+    fields = []
+    for field in batch.schema:
+        kind = field.type
+        if pa.types.is_timestamp(kind) and kind.unit == "ns":
+            kind = pa.timestamp("us", tz=kind.tz)
+        elif pa.types.is_time64(kind) and kind.unit == "ns":
+            kind = pa.time64("us")
+        elif pa.types.is_duration(kind) and kind.unit == "ns":
+            kind = pa.duration("us")
+        fields.append(field.with_type(kind))
+    schema = pa.schema(fields)
+    return batch if schema == batch.schema else batch.cast(schema, safe=False)
+
+
+def normalise(value: Any) -> Any:
+    """Turn a Parquet value into a JSON value; NaN and infinities become null.
+
+    >>> normalise({"price": Decimal("1.50")})
+    {'price': '1.50'}
+    """
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): normalise(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+        return [normalise(item) for item in value]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
+        return value.isoformat()
+    return str(value)

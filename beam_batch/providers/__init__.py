@@ -1,0 +1,38 @@
+"""The providers: one file a wire format, and the table of what each takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from beam_batch.options import ModelSpec, SchemaSpec
+from beam_batch.providers.base import Provider
+from beam_batch.providers.model_string import PROVIDERS, needs_key, read_key, resolve_model
+
+__all__ = ["PROVIDERS", "headers", "make_provider", "needs_key", "read_key", "resolve_model"]
+
+_ACCOUNT = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
+
+
+def make_provider(model: ModelSpec, schema: SchemaSpec | None) -> Provider:
+    """Return the provider of a resolved model."""
+    if model.provider == "responses":
+        from beam_batch.providers.responses import ResponsesProvider
+
+        return ResponsesProvider(model, schema)
+    if model.provider == "echo":
+        from beam_batch.providers.echo import EchoProvider
+
+        return EchoProvider(model, schema)
+    from beam_batch.providers.chat import ChatProvider
+
+    return ChatProvider(model, schema)
+
+
+def headers(model: ModelSpec, key: str | None, env: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers of every request to a model."""
+    found = {"Content-Type": "application/json", "User-Agent": "beam-batch"}
+    if key:
+        found["Authorization"] = f"Bearer {key}"
+    if model.provider in ("responses", "openai"):
+        found |= {header: env[name] for name, header in _ACCOUNT.items() if env.get(name)}
+    return found

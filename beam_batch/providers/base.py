@@ -1,0 +1,187 @@
+"""What every provider offers: pure functions from a prompt to a request, from a body to a reply."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from time import time
+from typing import Any, NamedTuple, Protocol
+
+from beam_batch import jsonio
+from beam_batch.errors import (
+    BatchError,
+    FatalReply,
+    InvalidJSON,
+    RateLimited,
+    RequestRejected,
+    RowError,
+    ServerError,
+)
+
+
+class Request(NamedTuple):
+    """One request, built anew for each row.
+
+    Attributes:
+        path: appended to the base URL.
+        stream: whether the answer is read as server-sent events.
+    """
+
+    path: str
+    body: dict[str, Any]
+    stream: bool
+
+
+class Usage(NamedTuple):
+    """Tokens as the provider counts them; None where it does not say."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+    def as_dict(self) -> dict[str, int]:
+        """Return what is known."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
+
+class Reply(NamedTuple):
+    """A complete answer."""
+
+    text: str
+    finish_reason: str
+    model: str | None
+    request_id: str | None
+    usage: Usage
+    service_tier: str | None
+
+
+class StreamReader(Protocol):
+    """Puts the events of one streamed answer together."""
+
+    def feed(self, event: dict[str, Any]) -> bool:
+        """Take one event; return whether output text has begun."""
+
+    def result(self) -> Any:
+        """Return the body that the same answer has when it is not streamed.
+
+        Raises:
+            ConnectionLost: the stream ended before the answer did.
+        """
+
+
+class Provider(Protocol):
+    """One wire format with its settings."""
+
+    def to_request(self, instruction: str, prompt: str) -> Request:
+        """Build the request of one row."""
+
+    def to_reply(self, body: Any) -> Reply:
+        """Read a 200 answer.
+
+        Raises:
+            ReplyError: the answer is not complete.
+            ServerError: the body reports an error of the provider.
+            InvalidResponse: the body has not the shape of the format.
+        """
+
+    def new_stream(self) -> StreamReader:
+        """Return a reader for one streamed answer."""
+
+    def answer(self, request: Request) -> Any:
+        """Answer without a network; only providers without a base URL do."""
+
+
+def annotated(error: RowError, **notes: Any) -> RowError:
+    """Attach what the provider reported (usage, model, …), so that a failure is accounted for."""
+    for name, value in notes.items():
+        setattr(error, name, value)
+    return error
+
+
+def int_or_none(value: Any) -> int | None:
+    """Take a count out of a body, whatever its shape."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+_SECRETS = re.compile(r"\b(sk-|Bearer\s+)[A-Za-z0-9_\-*.]{4,}")
+_TAGS = re.compile(r"<[^>]{0,400}>")
+_RETRYABLE = frozenset((408, 409, 425))
+_SCHEMA_PARAMS = ("text.format", "response_format")
+
+
+def to_error(status: int, headers: Mapping[str, str], body: bytes, key: str | None) -> BatchError:
+    """Name what a status other than 200 means.
+
+    Sources: platform.openai.com/docs/guides/error-codes; RFC 9110 (Retry-After, 408, 425, 429).
+    """
+    details = _details(body)
+    code = str(details.get("code") or details.get("type") or "")
+    message = redact(f"{status}: {details.get('message') or _plain(body)}", key)
+    if status in (401, 403):
+        return FatalReply(f"the provider refused the key ({message})")
+    if code == "model_not_found" or (status in (400, 404) and _names_no_model(message)):
+        return FatalReply(f"the provider does not know the model ({message})")
+    if "insufficient_quota" in (details.get("code"), details.get("type")):
+        return FatalReply(f"the quota is used up ({message})")
+    if status == 400 and _is_about_schema(details):
+        return FatalReply(f"the provider refuses the schema ({message})")
+    wait = retry_after(headers)
+    if status == 429:
+        return RateLimited(message, retry_after=wait, status=status)
+    if status >= 500 or status in _RETRYABLE:
+        return ServerError(message, retry_after=wait, status=status)
+    return RequestRejected(message, status=status)
+
+
+def redact(text: str, key: str | None) -> str:
+    """Take keys out of a text."""
+    if key:
+        text = text.replace(key, "***")
+    return _SECRETS.sub(r"\1***", text)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds a provider asks to wait: retry-after-ms, or Retry-After."""
+    lower = {name.lower(): value for name, value in headers.items()}
+    try:
+        if "retry-after-ms" in lower:
+            return max(0.0, float(lower["retry-after-ms"]) / 1000)
+        value = lower.get("retry-after")
+        if value is None:
+            return None
+        if value.strip().replace(".", "", 1).isdigit():
+            return float(value)
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time())
+    except ValueError:
+        return None
+
+
+def _details(body: bytes) -> dict[str, Any]:
+    try:
+        parsed = jsonio.loads(body)
+    except InvalidJSON:
+        return {}
+    error = parsed.get("error", parsed) if isinstance(parsed, dict) else {}
+    if isinstance(error, str):
+        return {"message": error}
+    return error if isinstance(error, dict) else {}
+
+
+def _plain(body: bytes) -> str:
+    text = _TAGS.sub(" ", body[:2000].decode("utf-8", "replace"))
+    return " ".join(text.split())[:200] or "no message"
+
+
+def _names_no_model(message: str) -> bool:
+    lower = message.lower()
+    return "model" in lower and ("does not exist" in lower or "not found" in lower)
+
+
+def _is_about_schema(details: dict[str, Any]) -> bool:
+    param = details.get("param")
+    return details.get("code") == "invalid_json_schema" or (
+        isinstance(param, str) and param.startswith(_SCHEMA_PARAMS)
+    )

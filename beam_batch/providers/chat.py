@@ -1,0 +1,171 @@
+"""Chat Completions, as OpenAI defines it and as compatible servers speak it.
+
+https://platform.openai.com/docs/api-reference/chat; extra sampling options as in llama.cpp's and
+vLLM's server documentation.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from beam_batch.errors import (
+    ConnectionLost,
+    ContentFiltered,
+    EmptyReply,
+    InvalidResponse,
+    Refused,
+    RowError,
+    ServerError,
+    Truncated,
+)
+from beam_batch.options import ModelSpec, SchemaSpec
+from beam_batch.providers.base import Reply, Request, Usage, annotated, int_or_none
+
+PATH = "/chat/completions"
+_SAME_NAME = (
+    "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "seed",
+    "verbosity",
+)  # fmt: skip
+
+
+class ChatProvider:
+    """Requests and replies of Chat Completions."""
+
+    def __init__(self, model: ModelSpec, schema: SchemaSpec | None) -> None:
+        self._stream = model.options.get("transport") == "sse"
+        self._fixed = _fixed(model, schema)
+
+    def to_request(self, instruction: str, prompt: str) -> Request:
+        """Build the request of one row; the stable instruction stands first."""
+        messages = [
+            {"role": "system", "content": instruction},
+            {"role": "user", "content": prompt},
+        ]
+        return Request(PATH, {**self._fixed, "messages": messages}, self._stream)
+
+    def to_reply(self, body: Any) -> Reply:
+        """Read a completion object."""
+        if isinstance(body, dict) and body.get("error"):
+            raise ServerError(f"the body reports an error: {str(body['error']):.200}")
+        choice = _first_choice(body)
+        message = choice.get("message")
+        if not isinstance(message, dict):
+            raise InvalidResponse("the first choice has no message")
+        content = message.get("content")
+        if content is not None and not isinstance(content, str):
+            raise InvalidResponse(f"the content is not text but {type(content).__name__}")
+        text, reason = content or "", str(choice.get("finish_reason") or "")
+        usage = _usage(body.get("usage"))
+        error = _problem(text, reason, message.get("refusal"))
+        if error is not None:
+            notes = {"usage": usage, "model": body.get("model"), "request_id": body.get("id")}
+            raise annotated(error, finish_reason=reason, **notes)
+        tier = body.get("service_tier")
+        return Reply(text, reason, body.get("model"), body.get("id"), usage, tier)
+
+    def new_stream(self) -> _Stream:
+        """Return a reader for one stream."""
+        return _Stream()
+
+    def answer(self, request: Request) -> Any:
+        """Refuse: this provider needs the network."""
+        raise NotImplementedError
+
+
+def _fixed(model: ModelSpec, schema: SchemaSpec | None) -> dict[str, Any]:
+    options, is_openai = model.options, model.provider == "openai"
+    body: dict[str, Any] = {"model": model.model}
+    if options.get("transport") == "sse":
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    if "max_tokens" in options:
+        body["max_completion_tokens" if is_openai else "max_tokens"] = options["max_tokens"]
+    if "reasoning" in options:
+        body["reasoning_effort"] = options["reasoning"]
+    if "service_tier" in options:
+        tier = options["service_tier"]
+        body["service_tier"] = "priority" if tier == "fast" else tier
+    if "repetition_penalty" in options:
+        name = "repeat_penalty" if model.provider == "local" else "repetition_penalty"
+        body[name] = options["repetition_penalty"]
+    body |= {name: options[name] for name in _SAME_NAME if name in options}
+    if schema is not None:
+        body["response_format"] = _response_format(schema, is_openai)
+    return body
+
+
+def _response_format(schema: SchemaSpec, is_openai: bool) -> dict[str, Any]:
+    if is_openai:
+        from beam_batch.prompts.schema import openai_schema
+
+        wire, strict = openai_schema(schema)
+    else:
+        wire, strict = json.loads(schema.json), True
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": schema.name, "schema": wire, "strict": strict},
+    }
+
+
+def _first_choice(body: Any) -> dict[str, Any]:
+    choices = body.get("choices") if isinstance(body, dict) else None
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise InvalidResponse(f"the body has no choices: {str(body):.120}")
+    choice: dict[str, Any] = choices[0]
+    return choice
+
+
+def _problem(text: str, reason: str, refusal: Any) -> RowError | None:
+    """Return what makes a completion less than a complete answer, or None."""
+    if refusal:
+        return Refused(f"the model refused: {str(refusal):.500}", reply=str(refusal))
+    if reason == "length":
+        return Truncated("the answer was cut by the token limit", reply=text or None)
+    if reason == "content_filter":
+        return ContentFiltered("the provider's content filter cut the answer", reply=text or None)
+    if not text.strip():
+        return EmptyReply("the answer has no text")
+    if reason not in ("stop", "eos", "end_turn"):
+        return InvalidResponse(f"the answer ended with finish_reason {reason!r}")
+    return None
+
+
+def _usage(usage: Any) -> Usage:
+    if not isinstance(usage, dict):
+        return Usage()
+    before = usage.get("prompt_tokens_details") or {}
+    after = usage.get("completion_tokens_details") or {}
+    return Usage(
+        int_or_none(usage.get("prompt_tokens")),
+        int_or_none(usage.get("completion_tokens")),
+        int_or_none(usage.get("total_tokens")),
+        int_or_none(before.get("cached_tokens")),
+        int_or_none(after.get("reasoning_tokens")),
+    )
+
+
+class _Stream:
+    """Adds deltas up to the completion they stand for."""
+
+    def __init__(self) -> None:
+        self._text: list[str] = []
+        self._refusal: list[str] = []
+        self._reason: str | None = None
+        self._body: dict[str, Any] = {}
+
+    def feed(self, event: dict[str, Any]) -> bool:
+        for name in ("id", "model", "usage", "service_tier", "error"):
+            if event.get(name):
+                self._body[name] = event[name]
+        for choice in event.get("choices") or ():
+            delta = choice.get("delta") or {}
+            self._text.append(delta.get("content") or "")
+            self._refusal.append(delta.get("refusal") or "")
+            self._reason = choice.get("finish_reason") or self._reason
+        return any(self._text)
+
+    def result(self) -> Any:
+        if self._reason is None and "error" not in self._body:
+            raise ConnectionLost("the stream ended before the answer was complete")
+        message = {"content": "".join(self._text), "refusal": "".join(self._refusal) or None}
+        return self._body | {"choices": [{"message": message, "finish_reason": self._reason}]}

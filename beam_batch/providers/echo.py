@@ -1,0 +1,40 @@
+"""echo: answers every prompt with itself. No network; for tests and for trying a run's wiring."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from beam_batch.errors import EmptyReply
+from beam_batch.options import ModelSpec, SchemaSpec
+from beam_batch.providers.base import Reply, Request, StreamReader, Usage
+
+
+class EchoProvider:
+    """Deterministic; with a schema, the prompt itself must be the JSON.
+
+    Attributes:
+        delay: seconds that an answer takes.
+    """
+
+    def __init__(self, model: ModelSpec, schema: SchemaSpec | None) -> None:
+        self._model = model.model
+        self.delay = model.options.get("delay_ms", 0) / 1000
+
+    def to_request(self, instruction: str, prompt: str) -> Request:
+        """Build the request of one row."""
+        return Request("", {"model": self._model, "instruction": instruction, "prompt": prompt}, False)
+
+    def answer(self, request: Request) -> Any:
+        """Answer with the prompt."""
+        return request.body["prompt"]
+
+    def to_reply(self, body: Any) -> Reply:
+        """Read an answer; tokens are words."""
+        if not body.strip():
+            raise EmptyReply("the answer has no text")
+        words = len(body.split())
+        return Reply(body, "stop", self._model, None, Usage(words, words, 2 * words), None)
+
+    def new_stream(self) -> StreamReader:
+        """Refuse: an echo is not streamed."""
+        raise NotImplementedError

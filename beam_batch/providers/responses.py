@@ -1,0 +1,183 @@
+"""The OpenAI Responses API (https://platform.openai.com/docs/api-reference/responses)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from beam_batch.errors import (
+    ConnectionLost,
+    ContentFiltered,
+    EmptyReply,
+    InvalidResponse,
+    Refused,
+    RequestRejected,
+    RowError,
+    ServerError,
+    Truncated,
+)
+from beam_batch.options import ModelSpec, SchemaSpec
+from beam_batch.providers.base import Reply, Request, Usage, annotated, int_or_none
+
+PATH = "/responses"
+LEAST_OUTPUT_TOKENS = 16
+_TIERS = {"fast": "priority"}
+_ENDS = ("response.completed", "response.incomplete", "response.failed")
+
+
+class ResponsesProvider:
+    """Requests and replies of the Responses API."""
+
+    def __init__(self, model: ModelSpec, schema: SchemaSpec | None) -> None:
+        self._stream = model.options.get("transport") == "sse"
+        self._fixed = _fixed(model, schema)
+
+    def to_request(self, instruction: str, prompt: str) -> Request:
+        """Build the request of one row; the stable part stands first, for prompt caching."""
+        body = {**self._fixed, "instructions": instruction, "input": prompt}
+        return Request(PATH, body, self._stream)
+
+    def to_reply(self, body: Any) -> Reply:
+        """Read a response object."""
+        if not isinstance(body, dict):
+            raise InvalidResponse(f"the body is not an object but {type(body).__name__}")
+        if body.get("object") not in (None, "response") or not _has_answer(body):
+            raise InvalidResponse(f"the body is no response object: {str(body):.120}")
+        usage = _usage(body.get("usage"))
+        text, refusal = _texts(body.get("output"))
+        notes = {"usage": usage, "model": body.get("model"), "request_id": body.get("id")}
+        error = _problem(body, text, refusal)
+        if error is not None:
+            raise annotated(error, finish_reason=_reason(body), **notes)
+        tier = body.get("service_tier")
+        return Reply(text, "completed", body.get("model"), body.get("id"), usage, tier)
+
+    def new_stream(self) -> _Stream:
+        """Return a reader for one stream."""
+        return _Stream()
+
+    def answer(self, request: Request) -> Any:
+        """Refuse: this provider needs the network."""
+        raise NotImplementedError
+
+
+def _fixed(model: ModelSpec, schema: SchemaSpec | None) -> dict[str, Any]:
+    options = model.options
+    body: dict[str, Any] = {"model": model.model, "store": False}
+    if options.get("transport") == "sse":
+        body["stream"] = True
+    if "reasoning" in options:
+        body["reasoning"] = {"effort": options["reasoning"]}
+    text: dict[str, Any] = {}
+    if "verbosity" in options:
+        text["verbosity"] = options["verbosity"]
+    if schema is not None:
+        from beam_batch.prompts.schema import openai_schema
+
+        wire = openai_schema(schema)
+        text["format"] = {
+            "type": "json_schema",
+            "name": schema.name,
+            "schema": wire.schema,
+            "strict": wire.strict,
+        }
+    if text:
+        body["text"] = text
+    if "max_tokens" in options:
+        body["max_output_tokens"] = max(LEAST_OUTPUT_TOKENS, options["max_tokens"])
+    if "service_tier" in options:
+        tier = options["service_tier"]
+        body["service_tier"] = _TIERS.get(tier, tier)
+    if options.get("web_search"):
+        body["tools"] = [{"type": "web_search"}]
+        body["include"] = ["web_search_call.action.sources"]
+    for name in ("temperature", "top_p"):
+        if name in options:
+            body[name] = options[name]
+    return body
+
+
+def _has_answer(body: dict[str, Any]) -> bool:
+    return isinstance(body.get("output"), list) or bool(body.get("error"))
+
+
+def _problem(body: dict[str, Any], text: str, refusal: str) -> RowError | None:
+    """Return what makes a response less than a complete answer, or None."""
+    status = body.get("status", "completed")
+    if status == "failed" or body.get("error"):
+        return _failed(body.get("error"))
+    if refusal:
+        return Refused(f"the model refused: {refusal:.500}", reply=refusal)
+    if status == "incomplete":
+        if _reason(body) == "content_filter":
+            return ContentFiltered("the provider's content filter cut the answer", reply=text or None)
+        return Truncated(f"the answer was cut ({_reason(body)})", reply=text or None)
+    if status != "completed":
+        return InvalidResponse(f"the response has status {status!r}")
+    if not text.strip():
+        return EmptyReply("the answer has no text")
+    return None
+
+
+def _failed(error: Any) -> RowError:
+    details = error if isinstance(error, dict) else {}
+    message = f"{details.get('code') or 'failed'}: {details.get('message') or 'no message'}"
+    if details.get("code") in ("server_error", "rate_limit_exceeded", None):
+        return ServerError(message)
+    return RequestRejected(message)
+
+
+def _reason(body: dict[str, Any]) -> str:
+    details = body.get("incomplete_details")
+    reason = details.get("reason") if isinstance(details, dict) else None
+    return str(reason or body.get("status") or "completed")
+
+
+def _texts(output: Any) -> tuple[str, str]:
+    """Join the text and the refusals of all message items."""
+    text: list[str] = []
+    refusal: list[str] = []
+    for item in output if isinstance(output, list) else ():
+        if not isinstance(item, dict) or item.get("type") != "message":
+            continue
+        for part in item.get("content") or ():
+            if isinstance(part, dict):
+                if part.get("type") == "output_text":
+                    text.append(str(part.get("text") or ""))
+                elif part.get("type") == "refusal":
+                    refusal.append(str(part.get("refusal") or "no reason given"))
+    return "".join(text), "".join(refusal)
+
+
+def _usage(usage: Any) -> Usage:
+    if not isinstance(usage, dict):
+        return Usage()
+    before = usage.get("input_tokens_details") or {}
+    after = usage.get("output_tokens_details") or {}
+    return Usage(
+        int_or_none(usage.get("input_tokens")),
+        int_or_none(usage.get("output_tokens")),
+        int_or_none(usage.get("total_tokens")),
+        int_or_none(before.get("cached_tokens")),
+        int_or_none(after.get("reasoning_tokens")),
+    )
+
+
+class _Stream:
+    """The last event of a stream carries the whole response."""
+
+    def __init__(self) -> None:
+        self._body: Any = None
+
+    def feed(self, event: dict[str, Any]) -> bool:
+        kind = event.get("type")
+        if kind in _ENDS:
+            self._body = event.get("response")
+        elif kind == "error":
+            error = event.get("error") or event
+            self._body = {"object": "response", "status": "failed", "error": error}
+        return kind == "response.output_text.delta"
+
+    def result(self) -> Any:
+        if self._body is None:
+            raise ConnectionLost("the stream ended before the answer was complete")
+        return self._body
