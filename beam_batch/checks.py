@@ -64,7 +64,9 @@ def _check_paths(spec: RunSpec) -> None:
     for flag, path in [*reads, *writes]:
         real = os.path.realpath(path)
         if real == work or real.startswith(work + os.sep):
-            raise OptionsError(f"{flag} {path} is inside --work-dir {work}, which is removed at the end.")
+            raise OptionsError(
+                f"{flag} {path} is inside --work-dir {work}, which is removed at the end."
+            )
 
 
 def _check_target(flag: str, path: str, directory: bool) -> None:

@@ -35,7 +35,9 @@ def dumps(value: Any) -> bytes:
     try:
         return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
     except TypeError:
-        text = json.dumps(_without_nan(value), ensure_ascii=False, separators=(",", ":"), default=str)
+        text = json.dumps(
+            _without_nan(value), ensure_ascii=False, separators=(",", ":"), default=str
+        )
         return text.encode("utf-8", "backslashreplace")
 
 

@@ -37,7 +37,9 @@ def run(spec: RunSpec) -> Summary:
     if isinstance(spec.model, str):
         spec = dataclasses.replace(spec, model=resolve_model(spec.model, os.environ))
     checks.check(spec, os.environ)
-    work = WorkDir(str(Path(spec.output.work_dir or default_work_dir(spec.output.output)).absolute()))
+    work = WorkDir(
+        str(Path(spec.output.work_dir or default_work_dir(spec.output.output)).absolute())
+    )
     fresh = not work.root.exists()
     lock = Lock(work)
     try:
@@ -176,7 +178,9 @@ def _explain(prepared: _Prepared, error: Exception) -> None:
     with contextlib.suppress(OSError), prepared.work.log.open("a") as log:
         traceback.print_exc(file=log)
     if stopped is not None:
-        raise RunStopped(f"{stopped[0]}. Finished rows are kept in {prepared.work.path}.", stopped[1])
+        raise RunStopped(
+            f"{stopped[0]}. Finished rows are kept in {prepared.work.path}.", stopped[1]
+        )
     lines = str(error).strip().splitlines()
     reason = lines[0] if isinstance(error, OSError) or len(lines) == 1 else (lines or [""])[-1]
     raise RunStopped(

@@ -52,5 +52,3 @@ def _header_lines(head: Any) -> list[str]:
 def _rows(source: SourceSpec) -> Iterator[Row]:
     for split in plan_rows(source).splits:
         yield from read_split(split, source.id_field)
-
-

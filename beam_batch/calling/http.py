@@ -29,7 +29,11 @@ class HttpClient:
     """Posts requests to one base URL. Make and close it inside the event loop."""
 
     def __init__(
-        self, base_url: str, headers: Mapping[str, str], key: str | None, timeouts: tuple[float, float]
+        self,
+        base_url: str,
+        headers: Mapping[str, str],
+        key: str | None,
+        timeouts: tuple[float, float],
     ) -> None:
         self._base_url = base_url
         self._key = key

@@ -43,9 +43,7 @@ def plan_rows(source: SourceSpec, rows_a_split: int = SPLIT_ROWS) -> Plan:
     total = 0
     for chunk in scan(source.input, rows_a_split, digest.update):
         place = len(chunks)
-        chunks.append(
-            Split(place, source.input, chunk.start, chunk.stop, total + 1, chunk.rows)
-        )
+        chunks.append(Split(place, source.input, chunk.start, chunk.stop, total + 1, chunk.rows))
         total += chunk.rows
     splits = _cut(chunks, _selection(source, total))
     selected = sum(split.selected for split in splits)

@@ -32,5 +32,11 @@ def _outcome(
 ) -> Outcome:
     if include_input:
         envelope["input"] = row.data
-    telemetry = {"id": row.id, "row_number": row.number, "ok": ok, "timing": {}, "usage": {}} | extra
+    telemetry = {
+        "id": row.id,
+        "row_number": row.number,
+        "ok": ok,
+        "timing": {},
+        "usage": {},
+    } | extra
     return Outcome(row.split, row.number, ok, envelope, telemetry)

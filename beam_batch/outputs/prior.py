@@ -27,7 +27,9 @@ def build(index: Path, outputs: Iterable[Path]) -> Built:
     index.unlink(missing_ok=True)
     base = torn = size = 0
     with sqlite3.connect(index) as db:
-        db.execute("CREATE TABLE answers (id TEXT PRIMARY KEY, file TEXT, start INTEGER, length INTEGER)")
+        db.execute(
+            "CREATE TABLE answers (id TEXT PRIMARY KEY, file TEXT, start INTEGER, length INTEGER)"
+        )
         for path in outputs:
             base = 0
             for offset, line, record in _records(path):

@@ -89,7 +89,9 @@ class WorkDir:
         except FileNotFoundError:
             return None
         except InvalidJSON as error:
-            raise OptionsError(f"--work-dir {self.path}: damaged manifest.json ({error}).") from None
+            raise OptionsError(
+                f"--work-dir {self.path}: damaged manifest.json ({error})."
+            ) from None
         assert isinstance(manifest, dict)
         return manifest
 

@@ -82,7 +82,9 @@ def _import_model(ref: str) -> Any:
     try:
         from pydantic import BaseModel
     except ImportError:
-        raise OptionsError("--schema-model needs Pydantic: pip install 'beam-batch[pydantic]'.") from None
+        raise OptionsError(
+            "--schema-model needs Pydantic: pip install 'beam-batch[pydantic]'."
+        ) from None
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -185,7 +187,10 @@ def openai_schema(spec: SchemaSpec) -> WireSchema:
     schema = _wrap(original) if needs_wrapping(original) else original
     if "$ref" in schema:
         target = _resolve(schema, schema)
-        schema = {**target, **{key: schema[key] for key in ("$defs", "definitions") if key in schema}}
+        schema = {
+            **target,
+            **{key: schema[key] for key in ("$defs", "definitions") if key in schema},
+        }
     try:
         return WireSchema(_strict(schema), True)
     except _NotStrict:

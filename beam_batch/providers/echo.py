@@ -22,7 +22,9 @@ class EchoProvider:
 
     def to_request(self, instruction: str, prompt: str) -> Request:
         """Build the request of one row."""
-        return Request("", {"model": self._model, "instruction": instruction, "prompt": prompt}, False)
+        return Request(
+            "", {"model": self._model, "instruction": instruction, "prompt": prompt}, False
+        )
 
     def answer(self, request: Request) -> Any:
         """Answer with the prompt."""

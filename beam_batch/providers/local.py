@@ -35,7 +35,12 @@ class LocalServer:
             "alias": self._model.model,
             **{name: self._model.options.get(name) for name in ("slots", "ctx", "threads")},
         }
-        command = [sys.executable, "-m", "beam_batch.providers.local_server", jsonio.dumps(settings)]
+        command = [
+            sys.executable,
+            "-m",
+            "beam_batch.providers.local_server",
+            jsonio.dumps(settings),
+        ]
         with self._log.open("ab") as log:
             self._child = subprocess.Popen(
                 command,
@@ -53,7 +58,10 @@ class LocalServer:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._stop()
 
@@ -61,7 +69,9 @@ class LocalServer:
         for line in stdout:
             if line.startswith(b'{"url":'):
                 return str(jsonio.loads(line)["url"])
-        raise OptionsError(f"--model {self._model.text}: the local server did not start; see {self._log}.")
+        raise OptionsError(
+            f"--model {self._model.text}: the local server did not start; see {self._log}."
+        )
 
     def _stop(self) -> None:
         if self._child is None:
@@ -83,7 +93,9 @@ def find_gguf(model: ModelSpec) -> Path:
         OptionsError: nothing is there, or what is needed to get it is not installed.
     """
     if importlib.util.find_spec("xllamacpp") is None:
-        raise OptionsError(f"--model {model.text} needs llama.cpp: pip install 'beam-batch[local]'.")
+        raise OptionsError(
+            f"--model {model.text} needs llama.cpp: pip install 'beam-batch[local]'."
+        )
     if model.model == PACKAGED:
         return _packaged(model)
     if model.model.startswith("hf://"):
@@ -113,9 +125,13 @@ def _from_hub(model: ModelSpec) -> Path:
     try:
         from huggingface_hub import hf_hub_download
     except ImportError:
-        raise OptionsError(f"--model {model.text} needs: pip install 'beam-batch[local]'.") from None
+        raise OptionsError(
+            f"--model {model.text} needs: pip install 'beam-batch[local]'."
+        ) from None
     try:
         return Path(hf_hub_download(f"{parts[0]}/{parts[1]}", parts[2]))
     except Exception as error:  # the Hub's client raises many classes; all mean: not to be had
         reason = str(error).strip().splitlines()[0]
-        raise OptionsError(f"--model {model.text}: cannot be fetched from the Hub: {reason}") from None
+        raise OptionsError(
+            f"--model {model.text}: cannot be fetched from the Hub: {reason}"
+        ) from None

@@ -53,7 +53,10 @@ def _whole(low: int, high: int | None = None) -> Option:
     return Option(parse, f"a whole number of {low} or more" + (f", {high} at most" if high else ""))
 
 
-_YES, _NO = ("on", "true", "yes", "1", "enable", "enabled"), ("off", "false", "no", "0", "disable", "disabled")
+_YES, _NO = (
+    ("on", "true", "yes", "1", "enable", "enabled"),
+    ("off", "false", "no", "0", "disable", "disabled"),
+)
 
 
 def _boolean(text: str) -> bool:
@@ -63,7 +66,11 @@ def _boolean(text: str) -> bool:
 
 
 _SAMPLING = {"temperature": _number(0, 2), "top_p": _number(0, 1), "max_tokens": _whole(1)}
-_PENALTIES = {"presence_penalty": _number(-2, 2), "frequency_penalty": _number(-2, 2), "seed": _whole(0)}
+_PENALTIES = {
+    "presence_penalty": _number(-2, 2),
+    "frequency_penalty": _number(-2, 2),
+    "seed": _whole(0),
+}
 _OPEN_SAMPLING = {"top_k": _whole(0), "min_p": _number(0, 1), "repetition_penalty": _number(0, 10)}
 _THINKING = {
     "reasoning": _choice("none", "minimal", "low", "medium", "high", "xhigh", "max"),
@@ -98,7 +105,11 @@ PROVIDERS: dict[str, ProviderInfo] = {
     ),
     "openai": ProviderInfo(_SAMPLING | _PENALTIES | _THINKING | _TIER | _TRANSPORT, *_OPENAI_URL),
     "generic": ProviderInfo(
-        _SAMPLING | _PENALTIES | _OPEN_SAMPLING | _TRANSPORT | {"reasoning": _THINKING["reasoning"]},
+        _SAMPLING
+        | _PENALTIES
+        | _OPEN_SAMPLING
+        | _TRANSPORT
+        | {"reasoning": _THINKING["reasoning"]},
         "GENERIC_BASE_URL",
         "http://localhost:11434/v1",
         "GENERIC_API_KEY",
@@ -165,7 +176,9 @@ def _options(provider: str, query: str, text: str) -> dict[str, Any]:
         option = table.get(name)
         if option is None:
             takes = ", ".join(sorted(table))
-            raise OptionsError(f"--model {text}: {provider} has no option {given!r}; it takes {takes}.")
+            raise OptionsError(
+                f"--model {text}: {provider} has no option {given!r}; it takes {takes}."
+            )
         try:
             values[name] = option.parse(value)
         except ValueError:

@@ -109,7 +109,9 @@ def _problem(body: dict[str, Any], text: str, refusal: str) -> RowError | None:
         return Refused(f"the model refused: {refusal:.500}", reply=refusal)
     if status == "incomplete":
         if _reason(body) == "content_filter":
-            return ContentFiltered("the provider's content filter cut the answer", reply=text or None)
+            return ContentFiltered(
+                "the provider's content filter cut the answer", reply=text or None
+            )
         return Truncated(f"the answer was cut ({_reason(body)})", reply=text or None)
     if status != "completed":
         return InvalidResponse(f"the response has status {status!r}")

@@ -132,7 +132,9 @@ def test_torn_last_lines_of_finished_files_are_passed_over_on_resume(folder: Pat
     calm = _undisturbed(folder)
     output = folder / "calm.jsonl"
     output.write_bytes(calm[:-9])
-    (folder / "t.jsonl").write_bytes(b'{"id":1,"row_number":1,"ok":true,"timing":{},"usage":{}}\n{"id":')
+    (folder / "t.jsonl").write_bytes(
+        b'{"id":1,"row_number":1,"ok":true,"timing":{},"usage":{}}\n{"id":'
+    )
     with ScriptedServer() as server:
         env = environment(GENERIC_BASE_URL=server.base_url)
         more = ("--resume", "--telemetry-output", str(folder / "t.jsonl"))

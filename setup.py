@@ -1,0 +1,39 @@
+"""Packaging of beam_batch. Tool settings are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="beam-batch",
+    version="0.1.0",
+    description="Run one LLM workflow over every row of a dataset, on Apache Beam.",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["beam_batch", "beam_batch.*"]),
+    package_data={"beam_batch": ["py.typed"]},
+    entry_points={"console_scripts": ["beam-batch=beam_batch.cli:main"]},
+    install_requires=[
+        "apache-beam>=2.77,<2.78",
+        "aiohttp>=3.12,<4",
+        "jsonschema-rs>=0.60,<0.70",
+        "numpy>=1.26",
+        "orjson>=3.10,<4",
+        "pyarrow>=18,<26",
+        "rich>=14,<16",
+        "rich-click>=1.9,<2",
+    ],
+    extras_require={
+        "local": ["xllamacpp>=2026.10", "huggingface_hub>=1"],
+        "pydantic": ["pydantic>=2.11,<3"],
+        "test": [
+            "hypothesis>=6.150",
+            "openai[aiohttp]>=3.50,<4",
+            "pydantic>=2.11,<3",
+            "pytest>=9,<10",
+        ],
+        "dev": ["mypy>=1.18", "ruff>=0.14"],
+    },
+)

@@ -1,0 +1,179 @@
+"""A server whose faults are scripted; everything else is tested against real counterparts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from aiohttp import web
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the server does with one request.
+
+    Attributes:
+        text: the model's text, or None for an echo of the prompt.
+        body: raw bytes that replace the whole body.
+        events: server-sent events, each a dict, or bytes written as they are.
+        fault: "" | "drop" (close without an answer) | "hang" (never answer) | "cut" (stop the
+            stream after its events).
+    """
+
+    status: int = 200
+    text: str | None = None
+    body: bytes | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    finish_reason: str = "stop"
+    events: tuple[Any, ...] = ()
+    fault: str = ""
+
+
+Script = Callable[[int, dict[str, Any]], Answer]
+
+
+def prompt_of(body: dict[str, Any]) -> str:
+    return body["messages"][-1]["content"] if "messages" in body else body["input"]
+
+
+def error_body(message: str, **details: Any) -> bytes:
+    return json.dumps({"error": {"message": message, **details}}).encode()
+
+
+def completion(body: dict[str, Any], answer: Answer) -> dict[str, Any]:
+    """Write an answer in the format that the request asked in."""
+    text = prompt_of(body) if answer.text is None else answer.text
+    tokens = len(text.split())
+    if "messages" in body:
+        return {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "model": f"{body['model']}-served",
+            "choices": [
+                {
+                    "index": 0,
+                    "message": {"role": "assistant", "content": text},
+                    "finish_reason": answer.finish_reason,
+                }
+            ],
+            "usage": {"prompt_tokens": 5, "completion_tokens": tokens, "total_tokens": tokens + 5},
+        }
+    done = answer.finish_reason == "stop"
+    return {
+        "id": "resp-1",
+        "object": "response",
+        "model": f"{body['model']}-served",
+        "status": "completed" if done else "incomplete",
+        "incomplete_details": None if done else {"reason": answer.finish_reason},
+        "output": [
+            {
+                "type": "message",
+                "role": "assistant",
+                "content": [{"type": "output_text", "text": text}],
+            }
+        ],
+        "usage": {"input_tokens": 5, "output_tokens": tokens, "total_tokens": tokens + 5},
+    }
+
+
+class ScriptedServer:
+    """Answers on the loopback address, in a thread of its own; use as a context manager.
+
+    The script gets the number of the request (from 1) and its body. Everything that was asked is
+    kept in `bodies` and `headers`; `most_in_flight` is the largest number of open requests.
+    """
+
+    def __init__(self, script: Script | None = None, delay: float = 0) -> None:
+        self._script = script or (lambda number, body: Answer())
+        self._delay = delay
+        self.bodies: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self.base_url = ""
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    @property
+    def requests(self) -> int:
+        return len(self.bodies)
+
+    def __enter__(self) -> ScriptedServer:
+        self._thread.start()
+        assert self._ready.wait(30)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join(30)
+
+    def _serve(self) -> None:
+        asyncio.run(self._main())
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._end = asyncio.Event()
+        app = web.Application(client_max_size=1 << 26)
+        app.router.add_post("/v1/{path:.*}", self._handle)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = site._server.sockets[0].getsockname()[1]
+        self.base_url = f"http://127.0.0.1:{port}/v1"
+        self._ready.set()
+        await self._end.wait()
+        await runner.cleanup()
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.bodies.append(body)
+        self.headers.append(dict(request.headers))
+        number = len(self.bodies)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await asyncio.sleep(self._delay)
+            return await self._answer(request, body, self._script(number, body))
+        finally:
+            self.in_flight -= 1
+
+    async def _answer(
+        self, request: web.Request, body: dict[str, Any], answer: Answer
+    ) -> web.StreamResponse:
+        if answer.fault == "hang":
+            await self._end.wait()
+        if answer.fault == "drop":
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+        if answer.events:
+            return await self._stream(request, answer)
+        data = answer.body
+        if data is None:
+            data = json.dumps(completion(body, answer)).encode()
+        headers = {"Content-Type": "application/json", "x-request-id": "req-1"} | answer.headers
+        return web.Response(status=answer.status, body=data, headers=headers)
+
+    async def _stream(self, request: web.Request, answer: Answer) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for event in answer.events:
+            data = event if isinstance(event, bytes) else json.dumps(event).encode()
+            await response.write(b"data: " + data + b"\n\n")
+        if answer.fault == "stall":
+            await self._end.wait()
+        if answer.fault == "cut":
+            assert request.transport is not None
+            request.transport.abort()
+        return response
