@@ -264,6 +264,7 @@ def main() -> NoReturn:
         click.echo(f"Error: {error}", err=True)
         click.echo(f"Go on with: {_resume_command(sys.argv[1:])}", err=True)
         sys.exit(error.exit_code)
+    sys.exit(0)
 
 
 def _resume_command(args: list[str]) -> str:

@@ -7,7 +7,8 @@
       x RowError           this row cannot succeed: an ok:false envelope, the run goes on
         + InvalidJSON InvalidRow InvalidEncoding MissingIdField
         + MissingTemplateField InvalidTemplateValue
-        + ProviderError: RequestRejected RateLimited ServerError ConnectionLost TimedOut InvalidResponse
+        + ProviderError: RequestRejected RateLimited ServerError ConnectionLost TimedOut
+                         InvalidResponse
         + ReplyError: Refused Truncated ContentFiltered EmptyReply StructuredOutputError
 
 An envelope's ``error.type`` is the class name, so the names below are public API.
@@ -124,9 +125,10 @@ class TimedOut(ProviderError):
 
 
 class InvalidResponse(ProviderError):
-    """The body is not what the provider's format promises (not JSON, HTML, wrong shape)."""
+    """The body is not what the provider's format promises (not JSON, HTML, wrong shape).
 
-    retryable = True
+    Not sent again: the answer may have been paid for.
+    """
 
 
 class ReplyError(RowError):

@@ -192,7 +192,8 @@ def _explain(prepared: _Prepared, error: Exception) -> None:
 def _run_pipeline(spec: RunSpec, prepared: _Prepared) -> None:
     import logging
 
-    logging.getLogger().setLevel(logging.ERROR)  # Beam warns of extras that no run of ours uses
+    # Beam warns of extras that no run of ours uses, and logs what `_explain` writes to run.log.
+    logging.getLogger().setLevel(logging.CRITICAL if spec.runner == "direct" else logging.ERROR)
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 

@@ -1,4 +1,4 @@
-"""What the driver shows on stderr while workers work: a live line on a terminal, else plain lines."""
+"""What the driver shows on stderr meanwhile: a live line on a terminal, else plain lines."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ class Split(NamedTuple):
     """A run of consecutive rows of one input.
 
     Attributes:
-        index: position of the split in the run, from 0.
+        number: position of the split in the run, from 0.
         uri: the input.
         start, stop: byte range (text formats) or row range (Parquet).
         first_row: 1-based number of its first row in the whole input.
@@ -17,7 +17,7 @@ class Split(NamedTuple):
         picks: numbers of the selected rows, or None for all of them.
     """
 
-    index: int
+    number: int
     uri: str
     start: int
     stop: int

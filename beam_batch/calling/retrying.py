@@ -27,13 +27,14 @@ class RetryPolicy:
     ) -> float | None:
         """Return seconds to wait after a failed attempt (from 1), or None to give up.
 
+        >>> from beam_batch.errors import ServerError
         >>> policy = RetryPolicy(max_attempts=3, wait=1, max_wait=60)
-        >>> policy.delay(2, ProviderErrorExample, lambda: 0.5)  # doctest: +SKIP
+        >>> policy.delay(2, ServerError("503"), lambda: 0.5)
         1.0
         """
         if not error.retryable or attempt >= self.max_attempts:
             return None
-        backoff = min(self.max_wait, self.wait * 2 ** (attempt - 1))
+        backoff: float = min(self.max_wait, self.wait * 2 ** min(attempt - 1, 60))
         if error.retry_after is not None:
             return error.retry_after + random() * min(1.0, self.wait)
         return random() * backoff

@@ -1,4 +1,4 @@
-"""CSV as Python's csv module reads it: a header, quoted fields that may hold newlines (RFC 4180)."""
+"""CSV as Python's csv module reads it: a header, quoted fields with newlines (RFC 4180)."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Callable, Iterator
-from decimal import Decimal
 from typing import Any
 
 from beam_batch.errors import InvalidRow, OptionsError
@@ -62,7 +61,8 @@ def read(path: str, start: int, stop: int) -> Iterator[Value]:
 
 def _groups(file: Any, start: int, stop: int) -> tuple[list[int], int]:
     """Return the row groups that overlap a range, and the first row of the first of them."""
-    groups, first, place = [], 0, 0
+    groups: list[int] = []
+    first = place = 0
     for group in range(file.metadata.num_row_groups):
         rows = file.metadata.row_group(group).num_rows
         if place < stop and place + rows > start:

@@ -68,7 +68,7 @@ def _cut(chunks: list[Split], selection: Sequence[int]) -> list[Split]:
         high = bisect_left(selection, chunk.first_row + chunk.rows)
         if high > low:
             picks = None if high - low == chunk.rows else tuple(selection[low:high])
-            splits.append(chunk._replace(index=len(splits), picks=picks))
+            splits.append(chunk._replace(number=len(splits), picks=picks))
     return splits
 
 
@@ -79,7 +79,7 @@ def read_split(split: Split, id_field: str | None) -> Iterator[Row]:
     values = format_of(split.uri).read(split.uri, split.start, split.stop)
     for number, value in enumerate(values, split.first_row):
         if picks is None or number in picks:
-            yield _row(split.index, number, value, id_field)
+            yield _row(split.number, number, value, id_field)
         if number >= last:
             return
 
@@ -132,8 +132,8 @@ def _check_ids(splits: list[Split], field: str) -> None:
             continue
         if row.id in seen:
             raise OptionsError(
-                f"--id-field {field}: {row.id!r} is the id of rows {seen[row.id]} and {row.number}; "
-                "ids must be unique."
+                f"--id-field {field}: {row.id!r} is the id of rows {seen[row.id]} and "
+                f"{row.number}; ids must be unique."
             )
         seen[row.id] = row.number
 

@@ -112,14 +112,19 @@ class PartWriter:
         """Write one outcome; returns when the operating system has it.
 
         Raises:
-            OSError: the disk is full, or the directory cannot be written.
+            OSError: the disk is full, or the directory cannot be written; nothing is left of
+                the outcome.
         """
         assert outcome.split is not None
         fd = self._descriptor(outcome.split)
         data = encode(outcome)
-        written = os.write(fd, data)
-        while written < len(data):
-            written += os.write(fd, data[written:])
+        written = 0
+        try:
+            while written < len(data):
+                written += os.write(fd, data[written:])
+        except OSError:
+            os.ftruncate(fd, os.fstat(fd).st_size - written)
+            raise
         self._counts[outcome.split] = self._counts.get(outcome.split, 0) + 1
 
     def close(self) -> list[Receipt]:

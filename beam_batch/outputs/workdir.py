@@ -14,8 +14,8 @@ from typing import Any
 from beam_batch import jsonio
 from beam_batch.errors import InvalidJSON, OptionsError
 
-_STOPPED_HERE: set[str] = set()
-"""Stop flags raised in this process, so that they are seen at once."""
+_STOPPED_HERE: dict[str, tuple[str, int]] = {}
+"""Stop flags that this process has seen, with reason and exit code."""
 
 
 def default_work_dir(output: str) -> str:
@@ -138,7 +138,7 @@ class StopFlag:
 
     def set(self, reason: str, exit_code: int) -> None:
         """Raise the flag; the first reason stays."""
-        _STOPPED_HERE.add(self.path)
+        _STOPPED_HERE.setdefault(self.path, (reason, exit_code))
         try:
             fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except OSError:  # set already, or the disk is full: this process has stopped all the same
@@ -151,7 +151,7 @@ class StopFlag:
         if self.path in _STOPPED_HERE:
             return True
         if os.path.exists(self.path):
-            _STOPPED_HERE.add(self.path)
+            _STOPPED_HERE.setdefault(self.path, ("stopped", 1))
             return True
         return False
 
@@ -164,7 +164,7 @@ class StopFlag:
         try:
             data = jsonio.loads(Path(self.path).read_bytes())
         except (OSError, InvalidJSON):
-            return ("stopped", 1) if self.path in _STOPPED_HERE else None
+            return _STOPPED_HERE.get(self.path)
         return data["reason"], data["exit_code"]
 
 

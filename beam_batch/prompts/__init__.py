@@ -1,1 +1,1 @@
-"""Turning rows into prompts, and replies into checked results. Pure: no I/O but reading the user's files."""
+"""Turning rows into prompts, and replies into checked results. Pure but for the user's files."""

@@ -20,10 +20,14 @@ WRAPPED = "value"
 """Key of the object that carries a result whose schema is not an object."""
 
 _NOT_STRICT = frozenset(
-    "allOf not if then else patternProperties dependentRequired dependentSchemas unevaluatedProperties "
-    "unevaluatedItems propertyNames prefixItems contains minContains maxContains oneOf uniqueItems "
-    "minProperties maxProperties $dynamicRef $recursiveRef dependencies additionalItems".split()
-)
+    (
+        "allOf", "oneOf", "not", "if", "then", "else", "patternProperties", "dependentRequired",
+        "dependentSchemas", "dependencies", "unevaluatedProperties", "unevaluatedItems",
+        "propertyNames", "prefixItems", "additionalItems", "contains", "minContains",
+        "maxContains", "uniqueItems", "minProperties", "maxProperties", "$dynamicRef",
+        "$recursiveRef",
+    )
+)  # fmt: skip
 """Keywords that OpenAI's strict mode does not take (platform docs, Structured Outputs)."""
 
 _ANNOTATIONS = frozenset(("default", "$schema", "$id", "examples", "$comment", "title"))

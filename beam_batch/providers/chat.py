@@ -47,7 +47,7 @@ class ChatProvider:
     def to_reply(self, body: Any) -> Reply:
         """Read a completion object."""
         if isinstance(body, dict) and body.get("error"):
-            raise ServerError(f"the body reports an error: {str(body['error']):.200}")
+            raise ServerError(f"the body reports an error: {body['error']!s:.200}")
         choice = _first_choice(body)
         message = choice.get("message")
         if not isinstance(message, dict):
@@ -110,7 +110,7 @@ def _response_format(schema: SchemaSpec, is_openai: bool) -> dict[str, Any]:
 def _first_choice(body: Any) -> dict[str, Any]:
     choices = body.get("choices") if isinstance(body, dict) else None
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise InvalidResponse(f"the body has no choices: {str(body):.120}")
+        raise InvalidResponse(f"the body has no choices: {body!s:.120}")
     choice: dict[str, Any] = choices[0]
     return choice
 
@@ -118,7 +118,7 @@ def _first_choice(body: Any) -> dict[str, Any]:
 def _problem(text: str, reason: str, refusal: Any) -> RowError | None:
     """Return what makes a completion less than a complete answer, or None."""
     if refusal:
-        return Refused(f"the model refused: {str(refusal):.500}", reply=str(refusal))
+        return Refused(f"the model refused: {refusal!s:.500}", reply=str(refusal))
     if reason == "length":
         return Truncated("the answer was cut by the token limit", reply=text or None)
     if reason == "content_filter":

@@ -39,7 +39,7 @@ class LocalServer:
             sys.executable,
             "-m",
             "beam_batch.providers.local_server",
-            jsonio.dumps(settings),
+            jsonio.dumps(settings).decode(),
         ]
         with self._log.open("ab") as log:
             self._child = subprocess.Popen(

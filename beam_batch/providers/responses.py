@@ -41,7 +41,7 @@ class ResponsesProvider:
         if not isinstance(body, dict):
             raise InvalidResponse(f"the body is not an object but {type(body).__name__}")
         if body.get("object") not in (None, "response") or not _has_answer(body):
-            raise InvalidResponse(f"the body is no response object: {str(body):.120}")
+            raise InvalidResponse(f"the body is no response object: {body!s:.120}")
         usage = _usage(body.get("usage"))
         text, refusal = _texts(body.get("output"))
         notes = {"usage": usage, "model": body.get("model"), "request_id": body.get("id")}

@@ -49,7 +49,11 @@ class _WritePartsFn(beam.DoFn):
         self._writer = PartWriter(self._work.parts, self._kind, session)
 
     def process(self, outcome: Outcome) -> None:
-        self._writer.append(outcome)
+        try:
+            self._writer.append(outcome)
+        except OSError as error:  # every further reply would be lost as well: send no more
+            self._stop.set(f"cannot write to {self._work.path}: {error.strerror}", 1)
+            return
         self._written += 1
         self._gauge.show({self._kind: self._written})
         if self._max_errors is not None and not outcome.ok:

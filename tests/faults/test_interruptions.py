@@ -1,8 +1,7 @@
-"""A run that is killed, stopped or starved loses nothing that was written, and pays for little twice."""
+"""A run that is killed, stopped or starved loses nothing written, and pays little twice."""
 
 from __future__ import annotations
 
-import json
 import random
 import signal
 import subprocess
@@ -196,6 +195,6 @@ def test_a_resume_with_other_settings_is_refused_and_names_them(folder: Path) ->
         assert server.requests == seen
         again = beam_batch(*changed, "--resume", "--overwrite", env=env)
     assert again.returncode == 0, again.stderr
-    results = [json.loads(line)["result"] for line in (folder / "out.jsonl").open()]
+    results = [record["result"] for record in read_jsonl(folder / "out.jsonl")]
     assert results[0] == "ROW 1"
     assert len(results) == ROWS
