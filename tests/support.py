@@ -62,7 +62,7 @@ def start(*args: object, env: Mapping[str, str], cwd: Path | None = None) -> sub
     )
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[Any] | None = None) -> None:
     """Wait for a condition; give up when the process has ended or after two minutes."""
     end = time.monotonic() + 120
     while not condition():
