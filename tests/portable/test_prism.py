@@ -36,10 +36,11 @@ def _answers(port: int) -> bool:
 def pool() -> Iterator[int]:
     """A worker pool in a process of its own; yields its port."""
     port = _free_port()
+    # The pool starts its workers as `python`, whichever that is on its PATH.
     command = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main"]
     process = subprocess.Popen(
         [*command, f"--service_port={port}"],
-        env=environment(),
+        env=environment(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
