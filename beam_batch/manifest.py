@@ -68,7 +68,7 @@ def plan_to(plan: Plan) -> dict[str, Any]:
 def plan_from(data: dict[str, Any]) -> Plan:
     """Read a plan from JSON values."""
     splits = [
-        Split(*(tuple(value) if isinstance(value, list) else value for value in values))
+        Split._make(tuple(value) if isinstance(value, list) else value for value in values)
         for values in data["splits"]
     ]
     return Plan(**(data | {"splits": splits}))
