@@ -99,9 +99,9 @@ def test_every_flag_is_in_the_readme_and_has_help() -> None:
             if parameter.param_type_name == "option":
                 assert parameter.help, parameter.name
                 names = [*parameter.opts, *parameter.secondary_opts]
-                assert any(
-                    f"`{name}" in readme or f" {name}" in readme for name in parameter.opts
-                ), f"{parameter.opts} is not in the README"
+                assert any(f"`{name}" in readme or f" {name}" in readme for name in names), (
+                    f"{parameter.opts} is not in the README"
+                )
 
 
 def test_every_model_option_is_in_the_readme() -> None:
