@@ -1,0 +1,241 @@
+"""The command line: mistakes are named before anything is sent, and nothing is truncated."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import Answer, ScriptedServer, error_body
+from tests.support import (
+    ROOT,
+    beam_batch,
+    command,
+    environment,
+    interrupt,
+    read_jsonl,
+    start,
+    wait_until,
+    write_jsonl,
+)
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_jsonl(tmp_path / "rows.jsonl", [{"id": f"r{n}", "n": n} for n in range(1, 11)])
+    write_jsonl(tmp_path / "twice.jsonl", [{"id": "a"}, {"id": "b"}, {"id": "a"}])
+    write_jsonl(tmp_path / "null.jsonl", [{"id": "a"}, {"id": None}])
+    (tmp_path / "schema.json").write_text(json.dumps(SCHEMA))
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "wrong.json").write_text('{"type": "nonsense"}')
+    (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "t.md").write_text("{{n}}")
+    (tmp_path / "old.jsonl").write_text("old\n")
+    (tmp_path / "rows.txt").write_text("x")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("-i rows.jsonl -o rows.jsonl -m echo --overwrite", "same file as --input"),
+        ("-i rows.jsonl -o out.jsonl -m echo --error-output ./out.jsonl", "same file as --output"),
+        ("-i rows.jsonl -o t.md -m echo --template t.md --overwrite", "same file as --template"),
+        (
+            "-i rows.jsonl -o o.jsonl -m echo --schema schema.json --summary-output schema.json",
+            "same file as --schema",
+        ),
+        ("-i rows.jsonl -o out.jsonl -m echo --schema broken.json", "not JSON"),
+        ("-i rows.jsonl -o out.jsonl -m echo --schema wrong.json", "not a valid JSON Schema"),
+        ("-i rows.jsonl -o out.jsonl -m echo --schema list.json", "is an object, this is a list"),
+        ("-i rows.jsonl -o out.jsonl -m echo --schema gone.json", "cannot be read"),
+        ("-i rows.jsonl -o out.jsonl -m echo --schema-model json:loads", "not a Pydantic model"),
+        ("-i rows.jsonl -o out.jsonl -m echo --schema-model json", "package.module:Class"),
+        ("-i rows.jsonl -o out.jsonl -m nobody.x", "responses, openai, generic, local, echo"),
+        ("-i rows.jsonl -o out.jsonl -m response.gpt", "Did you mean responses?"),
+        ("-i rows.jsonl -o out.jsonl -m openai.x?top_k=3", "openai has no option 'top_k'"),
+        ("-i rows.jsonl -o out.jsonl -m openai.x?temperature=9", "a number from 0 to 2"),
+        ("-i rows.jsonl -o out.jsonl -m openai.x?transport=websocket", "auto, http, sse"),
+        ("-i rows.jsonl -o out.jsonl -m openai.x", "OPENAI_API_KEY"),
+        ("-i twice.jsonl -o out.jsonl -m echo --id-field id", "is the id of rows 1 and 3"),
+        ("-i null.jsonl -o out.jsonl -m echo --id-field id", "row 2"),
+        ("-i rows.jsonl -o old.jsonl -m echo", "--resume"),
+        ("-i gone.jsonl -o out.jsonl -m echo", "no such file"),
+        ("-i rows.txt -o out.jsonl -m echo", ".jsonl, .csv, .parquet"),
+        ("-i . -o out.jsonl -m echo", "is a directory"),
+        ("-i rows.jsonl -o out.jsonl -m echo --prompt x --template t.md", "exclude each other"),
+        (
+            "-i rows.jsonl -o out.jsonl -m echo --schema schema.json --schema-model a:B",
+            "exclude each other",
+        ),
+        ("-i rows.jsonl -o out.jsonl -m echo --parallel 0", "--parallel must be 1 or more"),
+        ("-i rows.jsonl -o out.jsonl -m echo --limit -1", "--limit must be 0 or more"),
+        ("-i rows.jsonl -o out.jsonl -m echo --timeout 0", "--timeout must be more than 0"),
+        ("-i rows.jsonl -o out.jsonl -m echo --instruction gone.md", "cannot be read"),
+        ("-i rows.jsonl -o out.jsonl", "--model"),
+        ("-i rows.jsonl -o out.jsonl -m echo --nonsense", "No such option"),
+        ("-i rows.jsonl -o old.jsonl/ -m echo", "is a file"),
+    ],
+)
+def test_a_mistake_is_named_with_exit_2_and_changes_nothing(
+    folder: Path, arguments: str, words: str
+) -> None:
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    done = beam_batch("run", *arguments.split(), cwd=folder)
+    assert done.returncode == 2, done.stderr
+    told = " ".join(done.stderr.replace("│", " ").split())
+    assert words in told
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_offset_sample_and_limit_choose_the_reference_s_rows(folder: Path) -> None:
+    import random
+
+    done = beam_batch(
+        "run", "-i", "rows.jsonl", "-o", "out.jsonl", "-m", "echo", "-p", "{{n}}",
+        "--offset", "2", "--sample", "5", "--seed", "7", "--limit", "4", "--parallel", "3",
+        cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    pairs = list(enumerate(range(3, 11)))
+    expected = [row for _, row in sorted(random.Random(7).sample(pairs, 5))][:4]
+    assert [r["row_number"] for r in read_jsonl(folder / "out.jsonl")] == expected
+
+
+@pytest.mark.parametrize("flag", ["--limit", "--sample"])
+def test_no_rows_make_empty_outputs(folder: Path, flag: str) -> None:
+    done = beam_batch(
+        "run", "-i", "rows.jsonl", "-o", "out.jsonl", "-m", "echo", flag, "0", cwd=folder
+    )
+    assert done.returncode == 0, done.stderr
+    assert (folder / "out.jsonl").read_bytes() == b""
+
+
+def test_a_directory_output_is_numbered_shards_in_input_order(folder: Path) -> None:
+    write_jsonl(folder / "many.jsonl", [{"n": n} for n in range(12_000)])
+    args = ("run", "-i", "many.jsonl", "-o", "shards/", "-m", "echo", "-p", "{{n}}")
+    assert beam_batch(*args, cwd=folder).returncode == 0
+    names = sorted(path.name for path in (folder / "shards").iterdir())
+    assert names == [f"part-{n:05d}-of-00003.jsonl" for n in range(3)]
+    results = [r["result"] for name in names for r in read_jsonl(folder / "shards" / name)]
+    assert results == [str(n) for n in range(12_000)]
+    assert beam_batch(*args, cwd=folder).returncode == 2
+    again = beam_batch(*args, "--resume", "--overwrite", cwd=folder)
+    assert json.loads(again.stdout)["skipped_rows"] == 12_000
+
+
+def test_resume_with_overwrite_makes_one_file_in_order_and_keeps_successes(folder: Path) -> None:
+    def script(number: int, body: dict[str, object]) -> Answer:
+        text = body["messages"][-1]["content"]  # type: ignore[index]
+        return Answer(status=400, body=error_body("no")) if text in ("2", "5") else Answer()
+
+    args = ("run", "-i", "rows.jsonl", "-o", "out.jsonl", "-m", "generic.m", "-p", "{{n}}")
+    more = ("--id-field", "id", "--error-output", "err.jsonl", "--no-final-summary")
+    with ScriptedServer(script) as server:
+        env = environment(GENERIC_BASE_URL=server.base_url)
+        assert beam_batch(*args, *more, env=env, cwd=folder).returncode == 0
+    assert [r["id"] for r in read_jsonl(folder / "err.jsonl")] == ["r2", "r5"]
+    with ScriptedServer() as server:
+        env = environment(GENERIC_BASE_URL=server.base_url)
+        done = beam_batch(*args, *more, "--resume", "--overwrite", env=env, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        assert server.requests == 2
+    results = read_jsonl(folder / "out.jsonl")
+    assert [r["id"] for r in results] == [f"r{n}" for n in range(1, 11)]
+    assert all(r["ok"] for r in results)
+    assert (folder / "err.jsonl").read_bytes() == b""
+
+
+def test_preview_shows_prompts_and_requests_masks_the_key_and_sends_nothing(folder: Path) -> None:
+    with ScriptedServer() as server:
+        env = environment(OPENAI_BASE_URL=server.base_url, OPENAI_API_KEY="sk-canary-key")
+        done = beam_batch(
+            "preview", "-i", "rows.jsonl", "-m", "responses.gpt-5.4-mini", "-p", "Row {{n}}",
+            "--schema", "schema.json", "--rows", "2", env=env, cwd=folder,
+        )  # fmt: skip
+        assert server.requests == 0
+    assert done.returncode == 0, done.stderr
+    assert "Row 1" in done.stdout
+    assert "Row 2" in done.stdout
+    assert "Row 3" not in done.stdout
+    assert f"POST {server.base_url}/responses" in done.stdout
+    assert '"type": "json_schema"' in done.stdout
+    assert "Authorization: Bearer ***" in done.stdout
+    assert "sk-canary-key" not in done.stdout + done.stderr
+
+
+def test_progress_every_prints_plain_lines_on_stderr_only(folder: Path) -> None:
+    done = beam_batch(
+        "run", "-i", "rows.jsonl", "-o", "out.jsonl", "-m", "echo", "--progress-every", "5",
+        "--no-final-summary", cwd=folder,
+    )  # fmt: skip
+    assert done.stdout == ""
+    assert "processed=10 failed=0" in done.stderr
+
+
+def test_no_secret_is_in_any_file_in_ps_in_errors_or_in_the_pipeline(folder: Path) -> None:
+    key = "sk-canary-do-not-leak-4711"
+    bad = Answer(status=400, body=error_body(f"your key {key} is odd"))
+    write_jsonl(folder / "many.jsonl", [{"n": n} for n in range(300)])
+    args = (
+        "run", "-i", "many.jsonl", "-o", "out.jsonl", "-m", "openai.m", "-p", "{{n}}",
+        "--error-output", "e.jsonl", "--telemetry-output", "t.jsonl", "--summary-output", "s.json",
+        "--keep-temp", "--parallel", "4",
+    )  # fmt: skip
+    script = lambda number, body: bad if number % 2 else Answer()  # noqa: E731
+    with ScriptedServer(script, delay=0.02) as server:
+        env = environment(OPENAI_BASE_URL=server.base_url, OPENAI_API_KEY=key)
+        process = start(*args, env=env, cwd=folder)
+        wait_until(lambda: server.requests > 20, process)
+        shown = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True)
+        assert "many.jsonl" in shown.stdout
+        assert key not in shown.stdout
+        _, stopped = interrupt(process, 2)  # type: ignore[arg-type]
+        done = beam_batch(*args, "--resume", env=env, cwd=folder)
+        assert server.headers[0]["Authorization"] == f"Bearer {key}"
+    assert done.returncode == 0, done.stderr
+    assert key not in stopped + done.stderr + done.stdout
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert any(".batch" in str(path) for path in files)
+    for path in files:
+        assert key.encode() not in path.read_bytes(), path
+    code = (
+        "import beam_batch, apache_beam as beam\n"
+        "p = beam.Pipeline(options=beam.options.pipeline_options.PipelineOptions([]))\n"
+        "rows = p | beam.Create(['{}']) | beam_batch.RenderPrompts()\n"
+        "rows.prompts | beam_batch.CallModel('openai.m')\n"
+        "print(p.to_runner_api().SerializeToString())"
+    )
+    proto = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+    assert "CallModel" in proto.stdout
+    assert key not in proto.stdout + proto.stderr
+
+
+def test_an_unwritable_folder_is_named(folder: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    locked = folder / "locked"
+    locked.mkdir()
+    locked.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    done = beam_batch("run", "-i", "rows.jsonl", "-o", "locked/o.jsonl", "-m", "echo", cwd=folder)
+    assert done.returncode == 2
+    assert "not writable" in done.stderr
+
+
+def test_help_groups_the_flags() -> None:
+    done = beam_batch("run", "--help", cwd=ROOT)
+    assert done.returncode == 0
+    for title in ("Input", "Model and prompt", "Output", "Calling", "Running"):
+        assert title in done.stdout
+    assert command("run")[1:3] == ["-m", "beam_batch"]
