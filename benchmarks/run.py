@@ -1,0 +1,141 @@
+"""Measure beam_batch beside its peers, on the same server in the same run.
+
+Run: python -m benchmarks.run (or: make bench); prints Markdown tables.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+PARALLEL = 64
+ROWS = 20_000
+LATENCY_MS = 50
+MEMORY_ROWS = (10_000, 500_000)
+ROUNDS = 3
+
+
+class Cost(NamedTuple):
+    """What one process took.
+
+    Attributes:
+        wall, cpu: seconds.
+        peak: memory in MB.
+    """
+
+    wall: float
+    cpu: float
+    peak: float
+
+
+@contextlib.contextmanager
+def server(latency_ms: float) -> Iterator[int]:
+    """Start the loopback server; yields its port."""
+    command = [sys.executable, "-m", "benchmarks.server", "--latency-ms", str(latency_ms)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield int(process.stdout.readline())
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdout.close()
+
+
+def measure(*command: str, **env: str) -> Cost:
+    """Run a command to its end."""
+    started = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command],
+        env=os.environ | env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    process.stderr.close()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{command[0]} failed: {errors.decode()}")
+    cpu = usage.ru_utime + usage.ru_stime
+    return Cost(time.monotonic() - started, cpu, usage.ru_maxrss / 1024)
+
+
+def make_rows(folder: Path, count: int) -> str:
+    """Write an input of so many rows of some 200 bytes."""
+    path = folder / f"rows-{count}.jsonl"
+    with path.open("w") as file:
+        for n in range(count):
+            row = {"id": f"r{n}", "review": "The battery lasts all day. " * 6}
+            file.write(json.dumps(row) + "\n")
+    return str(path)
+
+
+def beam_batch(rows: str, output: str, model: str, port: int = 0) -> Cost:
+    """Run the command line over an input."""
+    url = f"http://127.0.0.1:{port}/v1"
+    arguments = ("--parallel", str(PARALLEL), "--overwrite", "--no-progress", "-p", "{{review}}")
+    command = ("beam_batch", "run", "-i", rows, "-o", output, "-m", model, *arguments)
+    return measure(*command, GENERIC_BASE_URL=url)
+
+
+def speed_table(folder: Path, latency_ms: float, count: int) -> list[str]:
+    """Compare rows/s and CPU a row; each figure is the median of some rounds, taken in turn."""
+    rows, output = make_rows(folder, count), str(folder / "out.jsonl")
+    costs: dict[str, list[Cost]] = {"beam_batch": [], "SDK + gather": [], "bare client": []}
+    with server(latency_ms) as port:
+        peer = (f"http://127.0.0.1:{port}/v1", rows, str(folder / "peer.jsonl"), str(PARALLEL))
+        bare = ("127.0.0.1", str(port), str(count), str(PARALLEL))
+        for _ in range(ROUNDS):
+            costs["beam_batch"].append(beam_batch(rows, output, "generic.benchmark", port))
+            costs["SDK + gather"].append(measure("benchmarks.peer_sdk", *peer))
+            costs["bare client"].append(measure("benchmarks.bare_client", *bare))
+    own = statistics.median(cost.wall for cost in costs["beam_batch"])
+    lines = ["| | rows/s | CPU ms/row | peak MB | beam_batch is |", "|---|---|---|---|---|"]
+    for name, runs in costs.items():
+        wall = statistics.median(cost.wall for cost in runs)
+        cpu = statistics.median(cost.cpu for cost in runs) / count * 1000
+        peak = statistics.median(cost.peak for cost in runs)
+        lines.append(
+            f"| {name} | {count / wall:,.0f} | {cpu:.2f} | {peak:.0f} | {wall / own:.2f}x |"
+        )
+    if latency_ms:
+        bound = PARALLEL / (latency_ms / 1000)
+        lines.append(f"\nLatency bound: {bound:,.0f} rows/s; beam_batch reaches "
+                     f"{count / own / bound:.0%}, start-up included.")  # fmt: skip
+    return lines
+
+
+def memory_table(folder: Path) -> list[str]:
+    """Show the peak memory over inputs of different length."""
+    lines = ["| rows | rows/s | peak MB |", "|---|---|---|"]
+    for count in MEMORY_ROWS:
+        cost = beam_batch(make_rows(folder, count), str(folder / "echo.jsonl"), "echo")
+        lines.append(f"| {count:,} | {count / cost.wall:,.0f} | {cost.peak:.0f} |")
+    return lines
+
+
+def main() -> None:
+    """Print all tables."""
+    print(f"{os.cpu_count()} cores, Python {platform.python_version()}, {PARALLEL} in flight.\n")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        print(f"## {ROWS:,} rows, no latency\n", *speed_table(folder, 0, ROWS), sep="\n")
+        print(f"\n## {ROWS:,} rows, {LATENCY_MS} ms\n")
+        print(*speed_table(folder, LATENCY_MS, ROWS), sep="\n")
+        print("\n## Memory (echo provider)\n", *memory_table(folder), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
