@@ -155,7 +155,10 @@ def run(**flags: Any) -> None:
     """
     from beam_batch.launch import run as launch
 
-    summary = launch(_run_spec(flags))
+    try:
+        summary = launch(_run_spec(flags))
+    except KeyboardInterrupt:  # before anything was sent; later signals stop the run in order
+        sys.exit(130)
     if flags["final_summary"]:
         from beam_batch import jsonio
 

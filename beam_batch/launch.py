@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 import traceback
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,6 +56,10 @@ def run(spec: RunSpec) -> Summary:
         if not spec.output.keep_temp:
             work.remove()
         return summary
+    except OptionsError:  # nothing was sent
+        if fresh:
+            work.remove()
+        raise
     finally:
         lock.release()
 
@@ -106,7 +111,8 @@ def _prepare(spec: RunSpec, work: WorkDir) -> _Prepared:
         rows=tuple(split.selected for split in splits),
         keep_bytes=tuple(manifest["keep_bytes"].items()),
     )
-    stop = StopFlag(str(work.root / f"stop-{manifest['session']:04d}"))
+    # A name of its own each time: this process may have seen a flag of an earlier run here.
+    stop = StopFlag(str(work.root / f"stop-{manifest['session']:04d}-{uuid.uuid4().hex[:8]}"))
     return _Prepared(work, stop, manifest, commit)
 
 

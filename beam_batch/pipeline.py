@@ -8,7 +8,7 @@ import apache_beam as beam
 
 from beam_batch.options import RunSpec
 from beam_batch.outputs.commit import CommitSpec
-from beam_batch.outputs.workdir import StopFlag
+from beam_batch.outputs.workdir import GaugeSpec, StopFlag
 from beam_batch.records import Split
 from beam_batch.transforms.call_model import CallModel
 from beam_batch.transforms.commit_outputs import CommitOutputs
@@ -49,6 +49,7 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
         call=spec.call,
         include_input=out.include_input,
         stop=job.stop,
+        gauge=GaugeSpec(job.commit.work, job.commit.session),
     )
     # A writer each, not one behind a Flatten: a runner may store what goes into a Flatten, and
     # then a paid reply would wait for the end of the stage before it is on disk.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from types import TracebackType
+from typing import Any
 
 from beam_batch.options import ProgressSpec
 from beam_batch.outputs.workdir import WorkDir, read_gauges
@@ -75,19 +76,17 @@ class Progress:
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("ok {task.fields[ok]} failed {task.fields[failed]}"),
-            TextColumn("{task.speed:.0f} rows/s", justify="right"),
+            TextColumn("{task.fields[speed]:,.0f} rows/s"),
             TextColumn("{task.fields[in_flight]} in flight"),
             TimeRemainingColumn(),
         )
         with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("", total=self._rows, ok=0, failed=0, in_flight=0)
-            # A speed of None cannot be formatted; one update of nothing gives it a number.
-            bar.tasks[0].finished_speed = 0.0
+            task = bar.add_task("", total=self._rows, ok=0, failed=0, in_flight=0, speed=0.0)
             while not self._end.wait(INTERVAL):
                 done, failed, kept, flying = self._counts()
-                bar.update(
-                    task, completed=done + kept, ok=done - failed, failed=failed, in_flight=flying
-                )
+                speed = bar.tasks[0].speed or 0.0
+                numbers: Any = {"ok": done - failed, "failed": failed, "in_flight": flying}
+                bar.update(task, completed=done + kept, speed=speed, **numbers)
 
 
 def _line(text: str) -> None:

@@ -17,8 +17,11 @@ from beam_batch.calling.http import HttpClient
 from beam_batch.calling.retrying import RetryPolicy
 from beam_batch.errors import FatalReply
 from beam_batch.options import CallSpec, ModelSpec, SchemaSpec
+from beam_batch.outputs.workdir import GaugeSpec
 from beam_batch.providers import headers, make_provider, read_key
 from beam_batch.records import Outcome, Prompt
+
+WATCH_INTERVAL = 0.1
 
 
 class Stop(Protocol):
@@ -38,6 +41,7 @@ class WindowSpec:
     Attributes:
         token: names the window, so that all bundles of one process share it.
         stop: the run's stop flag, or None in a pipeline that has none.
+        gauge: where the number of requests in flight is shown, or None.
     """
 
     token: str
@@ -47,6 +51,7 @@ class WindowSpec:
     call: CallSpec
     include_input: bool
     stop: Stop | None
+    gauge: GaugeSpec | None = None
 
 
 Result = Outcome | BaseException | None
@@ -147,12 +152,15 @@ class Window:
         )
 
     async def _watch(self) -> None:
-        """Notice a stopped run, so that rows which wait to be retried are let go."""
+        """Notice a stopped run, so that rows which wait to be retried are let go; show numbers."""
         stop = self._spec.stop
-        while stop is not None and not stop.is_set():
-            await asyncio.sleep(0.1)
-        if stop is not None:
-            self._stopping.set()
+        gauge = self._spec.gauge.open() if self._spec.gauge is not None else None
+        while True:
+            if stop is not None and stop.is_set():
+                self._stopping.set()
+            if gauge is not None:
+                gauge.show({"in_flight": len(self._tasks)})
+            await asyncio.sleep(WATCH_INTERVAL)
 
     def _start_waiting(self) -> None:
         self._woken = False

@@ -14,6 +14,8 @@ from typing import Any
 from beam_batch import jsonio
 from beam_batch.errors import InvalidJSON, OptionsError
 
+GAUGE_INTERVAL = 0.25
+
 _STOPPED_HERE: dict[str, tuple[str, int]] = {}
 """Stop flags that this process has seen, with reason and exit code."""
 
@@ -168,13 +170,24 @@ class StopFlag:
         return data["reason"], data["exit_code"]
 
 
-class Gauge:
-    """A small file of numbers that the driver shows; rewritten at most every interval seconds."""
+@dataclass(frozen=True)
+class GaugeSpec:
+    """Where the workers of a session show their numbers; picklable."""
 
-    def __init__(self, work: WorkDir, session: int, interval: float = 0.25) -> None:
-        name = f"{session:04d}-{uuid.uuid4().hex[:8]}.json"
-        self._path = work.root / "gauges" / name
-        self._interval = interval
+    work: WorkDir
+    session: int
+
+    def open(self) -> Gauge:
+        """Return a gauge of one's own."""
+        name = f"{self.session:04d}-{uuid.uuid4().hex[:8]}.json"
+        return Gauge(self.work.root / "gauges" / name)
+
+
+class Gauge:
+    """A small file of numbers that the driver shows; rewritten four times a second at most."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._due = 0.0
 
     def show(self, values: dict[str, int], force: bool = False) -> None:
@@ -182,7 +195,7 @@ class Gauge:
         now = time.monotonic()
         if now < self._due and not force:
             return
-        self._due = now + self._interval
+        self._due = now + GAUGE_INTERVAL
         temporary = self._path.with_suffix(".tmp")
         try:
             temporary.write_bytes(jsonio.dumps(values))

@@ -69,8 +69,10 @@ class LocalServer:
         for line in stdout:
             if line.startswith(b'{"url":'):
                 return str(jsonio.loads(line)["url"])
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        reason = lines[-1].strip() if lines else "no message"
         raise OptionsError(
-            f"--model {self._model.text}: the local server did not start; see {self._log}."
+            f"--model {self._model.text}: the local server did not start: {reason:.200}"
         )
 
     def _stop(self) -> None:

@@ -14,7 +14,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from beam_batch.calling.window import Lane, Window, WindowSpec, acquire_window, release_window
 from beam_batch.errors import OptionsError
 from beam_batch.options import DEFAULT_INSTRUCTION, CallSpec, ModelSpec, SchemaSpec
-from beam_batch.outputs.workdir import StopFlag
+from beam_batch.outputs.workdir import GaugeSpec, StopFlag
 from beam_batch.providers import resolve_model
 from beam_batch.records import Outcome, Prompt
 
@@ -41,6 +41,7 @@ class CallModel(beam.PTransform):
         call: CallSpec | None = None,
         include_input: bool = False,
         stop: StopFlag | None = None,
+        gauge: GaugeSpec | None = None,
     ) -> None:
         super().__init__()
         spec = resolve_model(model, os.environ) if isinstance(model, str) else model
@@ -52,6 +53,7 @@ class CallModel(beam.PTransform):
             call=call or CallSpec(),
             include_input=include_input,
             stop=stop,
+            gauge=gauge,
         )
 
     def expand(self, prompts: beam.PCollection) -> beam.DoOutputsTuple:

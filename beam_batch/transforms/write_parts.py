@@ -9,7 +9,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_batch.outputs.parts import PartWriter
-from beam_batch.outputs.workdir import Gauge, StopFlag, WorkDir
+from beam_batch.outputs.workdir import GaugeSpec, StopFlag, WorkDir
 from beam_batch.records import Outcome
 
 
@@ -41,7 +41,7 @@ class _WritePartsFn(beam.DoFn):
         self._max_errors = max_errors
 
     def setup(self) -> None:
-        self._gauge = Gauge(self._work, self._session)
+        self._gauge = GaugeSpec(self._work, self._session).open()
         self._written = 0
 
     def start_bundle(self) -> None:

@@ -37,6 +37,15 @@ def test_run_returns_the_summary(tmp_path: Path) -> None:
     assert [r["id"] for r in read_jsonl(tmp_path / "out.jsonl")] == ["a", "b"]
 
 
+def test_a_stopped_run_does_not_stop_the_next_one_in_the_same_process(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", [{"id": "a"}, {"id": "b"}])
+    for _ in range(2):
+        with pytest.raises(beam_batch.RunStopped) as caught:
+            beam_batch.run(_spec(tmp_path, max_errors=1, overwrite=True))
+        assert caught.value.exit_code == 3
+    assert beam_batch.run(_spec(tmp_path, overwrite=True))["failed_rows"] == 2
+
+
 def test_run_raises_for_an_existing_output(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "rows.jsonl", [])
     (tmp_path / "out.jsonl").touch()
