@@ -58,7 +58,10 @@ def _check_paths(spec: RunSpec) -> None:
         if real in seen and (flag, path) in writes:
             raise OptionsError(f"{flag} {path} is the same file as {seen[real]}; choose another.")
         seen.setdefault(real, flag)
+    _check_shards(spec, [*reads, *writes])
     for flag, path in writes:
+        if "://" in path:
+            raise OptionsError(f"{flag} {path}: results are written to local files; name a path.")
         _check_target(flag, path, directory=flag == "--output" and spec.output.is_directory)
     work = os.path.realpath(spec.output.work_dir or default_work_dir(spec.output.output))
     for flag, path in [*reads, *writes]:
@@ -66,6 +69,19 @@ def _check_paths(spec: RunSpec) -> None:
         if real == work or real.startswith(work + os.sep):
             raise OptionsError(
                 f"{flag} {path} is inside --work-dir {work}, which is removed at the end."
+            )
+
+
+def _check_shards(spec: RunSpec, files: list[tuple[str, str]]) -> None:
+    """Refuse other files in a directory output: it is replaced as a whole."""
+    if not spec.output.is_directory:
+        return
+    folder = os.path.realpath(spec.output.output) + os.sep
+    for flag, path in files:
+        if os.path.realpath(path).startswith(folder):
+            raise OptionsError(
+                f"{flag} {path} is inside --output {spec.output.output}, which holds shards only; "
+                "choose another folder."
             )
 
 

@@ -17,6 +17,12 @@ An envelope's ``error.type`` is the class name, so the names below are public AP
 from __future__ import annotations
 
 
+def first_line(error: BaseException) -> str:
+    """Return what an error says in its first line, or its class where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
+
+
 class BatchError(Exception):
     """Base of every error that beam_batch raises on purpose."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import Any
 
 from beam_batch import jsonio
@@ -19,6 +20,7 @@ def fingerprint(spec: RunSpec, input_digest: str) -> dict[str, Any]:
     options = dict(sorted(spec.model.options.items()))
     return {
         "--input (content)": input_digest,
+        "--output": os.path.abspath(spec.output.output),
         "--id-field": source.id_field,
         "--offset": source.offset,
         "--limit": source.limit,
@@ -51,7 +53,7 @@ def refuse_changes(old: dict[str, Any], new: dict[str, Any], overwrite: bool) ->
 
 
 def _change(name: str, old: Any, new: Any) -> str:
-    if name == "--model" or not (isinstance(new, str) or isinstance(old, str)):
+    if name in ("--model", "--output") or not (isinstance(new, str) or isinstance(old, str)):
         return f"{name} was {old}, is {new}"
     return f"{name} changed"
 

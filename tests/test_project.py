@@ -31,8 +31,9 @@ LAYERS: dict[str, set[str]] = {
     "progress": BASE | {"outputs"},
     "checks": BASE | {"outputs", "providers"},
     "preview": BASE | {"inputs", "prompts", "providers"},
+    "session": BASE | {"inputs", "outputs", "manifest"},
     "launch": BASE
-    | {"pipeline", "inputs", "outputs", "providers", "checks", "manifest", "progress"},
+    | {"pipeline", "inputs", "outputs", "providers", "checks", "progress", "session"},
     "cli": BASE | {"launch", "preview", "prompts", "__init__"},
     "__main__": {"cli"},
     "__init__": BASE | {"launch", "outputs", "transforms"},

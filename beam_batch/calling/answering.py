@@ -10,7 +10,7 @@ from typing import Any
 
 from beam_batch.calling.http import Answer, HttpClient
 from beam_batch.calling.retrying import RetryPolicy
-from beam_batch.errors import ProviderError, RowError
+from beam_batch.errors import InvalidResponse, ProviderError, RowError, first_line
 from beam_batch.outputs import envelope
 from beam_batch.providers.base import Provider, Reply, Request
 from beam_batch.records import Failure, Outcome, Prompt
@@ -55,25 +55,21 @@ class Answerer:
         started = time.monotonic()
         try:
             request = self._provider.to_request(self._instruction, prompt.text)
-            answer = await self._attempts(request, notes, wait)
-            _time(notes, started, answer)
-            if answer.request_id is not None:
-                notes["request_id"] = answer.request_id
-            reply = self._provider.to_reply(answer.body)
+            reply = await self._attempts(request, notes, wait)
+            _note_time(notes, started)
             _note_reply(notes, reply)
             result = self._validate(reply.text)
             return envelope.succeed(prompt.row, result, notes, self._include_input)
         except RowError as error:
-            if "timing" not in notes:
-                _time(notes, started, None)
+            _note_time(notes, started)
             _note_reply(notes, error)
             return envelope.fail(prompt.row, Failure.of(error), notes, self._include_input)
 
-    async def _attempts(self, request: Request, notes: dict[str, Any], wait: Waiter) -> Answer:
+    async def _attempts(self, request: Request, notes: dict[str, Any], wait: Waiter) -> Reply:
         while True:
             notes["attempts"] += 1
             try:
-                return await self._once(request)
+                return await self._once(request, notes)
             except ProviderError as error:
                 delay = self._policy.delay(notes["attempts"], error, random.random)
                 if delay is None:
@@ -82,21 +78,38 @@ class Answerer:
                 if await wait(delay):
                     raise Dropped from None
 
-    async def _once(self, request: Request) -> Answer:
+    async def _once(self, request: Request, notes: dict[str, Any]) -> Reply:
+        notes["answer"] = None
         if self._client is None:
             await asyncio.sleep(getattr(self._provider, "delay", 0.0))
-            return Answer(self._provider.answer(request), None, None)
-        return await self._client.post(self._provider, request)
+            notes["answer"] = Answer(self._provider.answer(request), None, None)
+        else:
+            notes["answer"] = await self._client.post(self._provider, request)
+        return self._read(notes["answer"].body)
+
+    def _read(self, body: Any) -> Reply:
+        """Read a body; one that breaks its format in a way nobody foresaw is named, not a bug."""
+        try:
+            return self._provider.to_reply(body)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise InvalidResponse(
+                f"the body breaks its format ({type(error).__name__}: {first_line(error)})"
+            ) from None
 
 
-def _time(notes: dict[str, Any], started: float, answer: Answer | None) -> None:
-    """Note times in milliseconds, to a tenth."""
+def _note_time(notes: dict[str, Any], started: float) -> None:
+    """Note times in milliseconds, to a tenth, and what the last answer's head said."""
+    answer: Answer | None = notes.pop("answer", None)
+    if "timing" in notes:  # the answer was whole, and failed its check afterwards
+        return
     duration = round((time.monotonic() - started) * 1000, 1)
     notes["timing"] = {"duration_ms": duration}
     if answer is not None:
         if answer.first_text is not None:
             notes["timing"]["ttft_ms"] = round(answer.first_text * 1000, 1)
         notes["timing"]["time_to_response_ms"] = duration
+        if answer.request_id is not None:
+            notes["request_id"] = answer.request_id
 
 
 def _note_reply(notes: dict[str, Any], reply: Reply | RowError) -> None:

@@ -12,7 +12,7 @@ import aiohttp
 
 from beam_batch import jsonio
 from beam_batch.errors import ConnectionLost, InvalidJSON, InvalidResponse, TimedOut
-from beam_batch.providers.base import Provider, Request, to_error
+from beam_batch.providers.base import Provider, Request, StreamReader, to_error
 
 CONNECT_TIMEOUT = 30.0
 
@@ -96,12 +96,24 @@ class HttpClient:
         reader = provider.new_stream()
         first: float | None = None
         async for event in _events(response.content):
-            if reader.feed(_parse(event, self._key)) and first is None:
+            data = _parse(event, self._key)
+            if not isinstance(data, dict):
+                raise InvalidResponse(f"an event of the stream is no object: {data!s:.120}")
+            if _feed(reader, data) and first is None:
                 first = time.monotonic() - started
         return Answer(reader.result(), request_id, first)
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
+
+
+def _feed(reader: StreamReader, event: dict[str, Any]) -> bool:
+    try:
+        return reader.feed(event)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise InvalidResponse(
+            f"an event of the stream breaks its format ({type(error).__name__}: {event!s:.120})"
+        ) from None
 
 
 def _parse(data: bytes, key: str | None) -> Any:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from beam_batch.errors import ProviderError
 
+LONGEST_RETRY_AFTER = 3600.0
+"""Seconds; a provider that asks for more has failed the row (it can be resumed later)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
@@ -36,5 +39,7 @@ class RetryPolicy:
             return None
         backoff: float = min(self.max_wait, self.wait * 2 ** min(attempt - 1, 60))
         if error.retry_after is not None:
+            if error.retry_after > LONGEST_RETRY_AFTER:
+                return None
             return error.retry_after + random() * min(1.0, self.wait)
         return random() * backoff

@@ -33,6 +33,9 @@ class Stop(Protocol):
     def is_set(self) -> bool:
         """Whether the run is to stop."""
 
+    def is_set_here(self) -> bool:
+        """Whether this process has seen that the run is to stop; costs nothing."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class WindowSpec:
@@ -69,7 +72,7 @@ class Window:
         self._spec = spec
         self._slots = threading.Semaphore(1)
         self._open = spec.call.parallel == 1
-        self._inbox: deque[tuple[Prompt, SimpleQueue[Result]]] = deque()
+        self._inbox: deque[tuple[Prompt, Lane]] = deque()
         self._woken = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
@@ -89,9 +92,9 @@ class Window:
         """Give a slot back."""
         self._slots.release()
 
-    def submit(self, prompt: Prompt, sink: SimpleQueue[Result]) -> None:
-        """Start answering a prompt; its result goes to the sink. Needs a slot."""
-        self._inbox.append((prompt, sink))
+    def submit(self, prompt: Prompt, lane: Lane) -> None:
+        """Start answering a prompt; its result goes to the lane. Needs a slot."""
+        self._inbox.append((prompt, lane))
         if not self._woken:
             self._woken = True
             self._loop.call_soon_threadsafe(self._start_waiting)
@@ -165,25 +168,31 @@ class Window:
     def _start_waiting(self) -> None:
         self._woken = False
         while self._inbox:
-            prompt, sink = self._inbox.popleft()
-            task = self._loop.create_task(self._run(prompt, sink))
+            prompt, lane = self._inbox.popleft()
+            task = self._loop.create_task(self._run(prompt, lane))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, prompt: Prompt, sink: SimpleQueue[Result]) -> None:
+    async def _run(self, prompt: Prompt, lane: Lane) -> None:
         result: Result
         try:
-            result = await self._answerer.answer(prompt, self._wait)
-            self._open_up()
-        except Dropped:
-            result = None
-        except FatalReply as error:
-            result = error if self._spec.stop is None else None
-            if self._spec.stop is not None:
-                self._spec.stop.set(str(error), 1)
-        except BaseException as error:  # anything else must reach process(), or the bundle hangs
+            result = await self._result(prompt)
+        except BaseException as error:  # whatever it is must reach process(), or the bundle hangs
             result = error
-        sink.put(result)
+        lane.put(result)
+
+    async def _result(self, prompt: Prompt) -> Outcome | None:
+        try:
+            outcome = await self._answerer.answer(prompt, self._wait)
+        except Dropped:
+            return None
+        except FatalReply as error:
+            if self._spec.stop is None:
+                raise
+            self._spec.stop.set(str(error), 1)
+            return None
+        self._open_up()
+        return outcome
 
     def _open_up(self) -> None:
         if not self._open:
@@ -228,7 +237,26 @@ class Lane:
 
     def __init__(self, window: Window) -> None:
         self._window = window
-        self._sink: SimpleQueue[Result] = SimpleQueue()
+        self._results: SimpleQueue[Result] = SimpleQueue()
+        self._abandoned = False
+        self._lock = threading.Lock()
+        self.pending = 0
+
+    def put(self, result: Result) -> None:
+        """Take a result from the window; one that nobody waits for any more frees its slot."""
+        with self._lock:
+            if not self._abandoned:
+                self._results.put(result)
+                return
+        self._window.release()
+
+    def abandon(self) -> None:
+        """Give all slots back, at once or when their requests end: the bundle has failed."""
+        with self._lock:
+            self._abandoned = True
+            ready = self._results.qsize()
+        for _ in range(ready):
+            self._window.release()
         self.pending = 0
 
     def try_submit(self, prompt: Prompt) -> bool:
@@ -236,7 +264,7 @@ class Lane:
         if not self._window.try_acquire(0 if self.pending else 0.1):
             return False
         self.pending += 1
-        self._window.submit(prompt, self._sink)
+        self._window.submit(prompt, self)
         return True
 
     def take(self, block: bool) -> Outcome | None:
@@ -247,7 +275,7 @@ class Lane:
         Raises:
             Empty: nothing is ready and `block` is false.
         """
-        result = self._sink.get(block=block)
+        result = self._results.get(block=block)
         self.pending -= 1
         if isinstance(result, BaseException):
             self._window.release()
@@ -260,7 +288,7 @@ class Lane:
 
     def ready(self) -> bool:
         """Whether a result can be taken without waiting."""
-        return not self._sink.empty()
+        return not self._results.empty()
 
 
 __all__ = ["Empty", "Lane", "Window", "WindowSpec", "acquire_window", "release_window"]

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from beam_batch.errors import InvalidRow, OptionsError
+from beam_batch.errors import InvalidRow, OptionsError, first_line
 from beam_batch.inputs.base import Chunk, Value
 
 BATCH_ROWS = 1024
@@ -20,8 +20,9 @@ def _open(path: str) -> Any:
     try:
         return pyarrow.parquet.ParquetFile(path)
     except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise OptionsError(f"--input {path}: not a readable Parquet file: {reason}") from None
+        raise OptionsError(
+            f"--input {path}: not a readable Parquet file: {first_line(error)}"
+        ) from None
 
 
 def scan(path: str, rows_a_chunk: int, observe: Callable[[bytes], object]) -> Iterator[Chunk]:
@@ -48,15 +49,22 @@ def _footer(path: str) -> bytes:
 
 def read(path: str, start: int, stop: int) -> Iterator[Value]:
     """Yield the rows of a range of row numbers from 0; an unusable one yields its error."""
+    import pyarrow
+
     with _open(path) as file:
-        groups, first = _groups(file, start, stop)
-        place = first
-        for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=groups):
-            if place >= stop:
-                return
-            kept = batch.slice(max(0, start - place), stop - max(start, place))
-            place += len(batch)
-            yield from _rows(kept)
+        groups, place = _groups(file, start, stop)
+        done = start
+        try:
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=groups):
+                if place >= stop:
+                    return
+                kept = batch.slice(max(0, start - place), stop - max(start, place))
+                place += len(batch)
+                yield from _rows(kept)
+                done += len(kept)
+        except (pyarrow.ArrowException, OSError) as error:  # a damaged page: its rows have failed
+            for _ in range(done, stop):
+                yield InvalidRow(f"the row group cannot be read: {first_line(error)}")
 
 
 def _groups(file: Any, start: int, stop: int) -> tuple[list[int], int]:
@@ -80,7 +88,7 @@ def _rows(batch: Any) -> Iterator[Value]:
             for row in batch.slice(index, 1).to_pylist(maps_as_pydicts="lossy"):
                 yield {str(name): normalise(value) for name, value in row.items()}
         except (ValueError, TypeError, OverflowError, ImportError) as error:
-            yield InvalidRow(f"a value has no JSON form: {str(error).splitlines()[0]}")
+            yield InvalidRow(f"a value has no JSON form: {first_line(error)}")
 
 
 def _without_nanoseconds(batch: Any) -> Any:

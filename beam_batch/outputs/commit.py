@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from array import array
 from collections import Counter
@@ -16,7 +17,7 @@ from beam_batch import jsonio
 from beam_batch.errors import BatchError
 from beam_batch.outputs import parts
 from beam_batch.outputs.summary import Tally
-from beam_batch.outputs.workdir import WorkDir, write_atomically
+from beam_batch.outputs.workdir import WorkDir, sync_folder, write_atomically
 
 NEW, APPEND, REWRITE = "new", "append", "rewrite"
 
@@ -40,6 +41,11 @@ class CommitSpec:
     session: int
     rows: tuple[int, ...]
     keep_bytes: tuple[tuple[str, int], ...]
+
+
+def is_shard(name: str) -> bool:
+    """Whether a file's name is one that a run with a directory output gives."""
+    return re.fullmatch(r"part-\d{5,}-of-\d{5,}\.jsonl", name) is not None
 
 
 class IncompleteRun(BatchError):
@@ -165,7 +171,7 @@ class _Sinks:
         self._shards = spec.output.endswith("/")
         self._output: IO[bytes] | None = None
         if self._shards:
-            self._folder = Path(spec.output.rstrip("/"))
+            self._folder = Path(os.path.abspath(spec.output))
             self._next = self._folder.with_name(f".{self._folder.name}.tmp")
             shutil.rmtree(self._next, ignore_errors=True)
             self._next.mkdir(parents=True)
@@ -215,6 +221,7 @@ class _Sinks:
                 _close(file)
         for temporary, final in reversed(self._done):
             os.replace(temporary, final)
+            sync_folder(final.parent)
         if self._shards:
             self._swap_folder()
 
@@ -224,6 +231,7 @@ class _Sinks:
         if self._folder.exists():
             os.replace(self._folder, old)
         os.replace(self._next, self._folder)
+        sync_folder(self._folder.parent)
         shutil.rmtree(old, ignore_errors=True)
 
 

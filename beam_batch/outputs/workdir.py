@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -22,7 +23,7 @@ _STOPPED_HERE: dict[str, tuple[str, int]] = {}
 
 def default_work_dir(output: str) -> str:
     """Name the work directory of an output: ``.<name>.batch`` beside it."""
-    path = Path(output.rstrip("/"))
+    path = Path(os.path.abspath(output))
     return str(path.parent / f".{path.name}.batch")
 
 
@@ -35,8 +36,29 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder survive the death of the machine."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+OWNED = (
+    "lock", "manifest.json", "commit.json", "run.log", "prior.sqlite*", "parts", "gauges",
+    "stop-*", "failures-*", ".*.tmp",
+)  # fmt: skip
+"""Names in a work directory that are ours to remove."""
+
+
+def _is_owned(path: Path) -> bool:
+    return any(path.match(pattern) for pattern in OWNED)
 
 
 @dataclass(frozen=True)
@@ -97,10 +119,31 @@ class WorkDir:
         assert isinstance(manifest, dict)
         return manifest
 
+    def claim(self) -> bool:
+        """Make the directory and return whether it is new.
+
+        Raises:
+            OptionsError: it cannot be made, or holds something that no run of ours put there.
+        """
+        fresh = not self.root.exists()
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            foreign = sorted(child.name for child in self.root.iterdir() if not _is_owned(child))
+        except OSError as error:
+            raise OptionsError(
+                f"--work-dir {self.path}: cannot be used ({error.strerror})."
+            ) from None
+        if foreign:
+            raise OptionsError(
+                f"--work-dir {self.path} is not a work directory: it holds {foreign[0]!r}. Name a "
+                "new or an empty one; its content is removed when a run is finished."
+            )
+        return fresh
+
     def clear(self) -> None:
-        """Remove what an earlier run left, but not the lock."""
+        """Remove what an earlier run left, but not the lock and nothing that is not ours."""
         for child in list(self.root.iterdir()) if self.root.exists() else []:
-            if child.name == "lock":
+            if child.name == "lock" or not _is_owned(child):
                 continue
             if child.is_dir():
                 shutil.rmtree(child)
@@ -108,15 +151,17 @@ class WorkDir:
                 child.unlink()
 
     def remove(self) -> None:
-        """Remove the directory."""
-        shutil.rmtree(self.root, ignore_errors=True)
+        """Remove the directory, unless something that is not ours was put there."""
+        with contextlib.suppress(OSError):
+            self.clear()
+            (self.root / "lock").unlink(missing_ok=True)
+            self.root.rmdir()
 
 
 class Lock:
     """Holds a work directory for one run; the kernel frees it when the process dies."""
 
     def __init__(self, work: WorkDir) -> None:
-        work.root.mkdir(parents=True, exist_ok=True)
         self._file = (work.root / "lock").open("a")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -141,12 +186,10 @@ class StopFlag:
     def set(self, reason: str, exit_code: int) -> None:
         """Raise the flag; the first reason stays."""
         _STOPPED_HERE.setdefault(self.path, (reason, exit_code))
-        try:
+        with contextlib.suppress(OSError):  # set already, or the disk is full: stopped all the same
             fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        except OSError:  # set already, or the disk is full: this process has stopped all the same
-            return
-        with os.fdopen(fd, "wb") as file:
-            file.write(jsonio.dumps({"reason": reason, "exit_code": exit_code}))
+            with os.fdopen(fd, "wb") as file:
+                file.write(jsonio.dumps({"reason": reason, "exit_code": exit_code}))
 
     def is_set(self) -> bool:
         """Whether the run is to stop."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jsonschema_rs
 
 from beam_batch import jsonio
-from beam_batch.errors import InvalidJSON, OptionsError, StructuredOutputError
+from beam_batch.errors import InvalidJSON, OptionsError, StructuredOutputError, first_line
 from beam_batch.options import SchemaSpec
 
 WRAPPED = "value"
@@ -75,8 +75,9 @@ def check_schema(spec: SchemaSpec) -> None:
     try:
         _compile(spec)
     except Exception as error:  # jsonschema-rs raises several classes, all about the schema
-        reason = str(error).splitlines()[0]
-        raise OptionsError(f"--schema {spec.source}: not a valid JSON Schema: {reason}") from None
+        raise OptionsError(
+            f"--schema {spec.source}: not a valid JSON Schema: {first_line(error)}"
+        ) from None
 
 
 def _import_model(ref: str) -> Any:
@@ -149,6 +150,11 @@ def _pydantic_validator(ref: str) -> Callable[[str], Any]:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             path = "/" + "/".join(str(part) for part in first["loc"])
             raise StructuredOutputError(f"at {path}: {first['msg']}", reply=text) from None
+        except StructuredOutputError:
+            raise
+        except Exception as error:  # a validator of the user's own: whatever it raises, it refuses
+            reason = f"{ref} refuses it: {type(error).__name__}: {first_line(error)}"
+            raise StructuredOutputError(reason, reply=text) from None
 
     return validate
 

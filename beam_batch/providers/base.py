@@ -122,7 +122,7 @@ def to_error(status: int, headers: Mapping[str, str], body: bytes, key: str | No
     message = redact(f"{status}: {details.get('message') or _plain(body)}", key)
     if status in (401, 403):
         return FatalReply(f"the provider refused the key ({message})")
-    if code == "model_not_found" or (status in (400, 404) and _names_no_model(message)):
+    if code == "model_not_found" or (status == 404 and _names_no_model(message)):
         return FatalReply(f"the provider does not know the model ({message})")
     if "insufficient_quota" in (details.get("code"), details.get("type")):
         return FatalReply(f"the quota is used up ({message})")

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import IO
 
 from beam_batch import jsonio
-from beam_batch.errors import OptionsError
+from beam_batch.errors import OptionsError, first_line
 from beam_batch.options import ModelSpec
 
 PACKAGED = "smollm2"
@@ -133,7 +133,6 @@ def _from_hub(model: ModelSpec) -> Path:
     try:
         return Path(hf_hub_download(f"{parts[0]}/{parts[1]}", parts[2]))
     except Exception as error:  # the Hub's client raises many classes; all mean: not to be had
-        reason = str(error).strip().splitlines()[0]
         raise OptionsError(
-            f"--model {model.text}: cannot be fetched from the Hub: {reason}"
+            f"--model {model.text}: cannot be fetched from the Hub: {first_line(error)}"
         ) from None

@@ -69,16 +69,19 @@ class _CallModelFn(beam.DoFn):
     def __init__(self, spec: WindowSpec) -> None:
         self._spec = spec
         self._window: Window | None = None
+        self._lane: Lane | None = None
 
     def setup(self) -> None:
         self._window = acquire_window(self._spec)
 
     def start_bundle(self) -> None:
         assert self._window is not None
+        self._abandon()
         self._lane = Lane(self._window)
 
     def process(self, prompt: Prompt) -> Iterator[Any]:
         lane = self._lane
+        assert lane is not None
         while not self._stopped():
             if lane.try_submit(prompt):
                 break
@@ -88,26 +91,37 @@ class _CallModelFn(beam.DoFn):
             yield from self._emit(block=False)
 
     def finish_bundle(self) -> Iterator[Any]:
+        assert self._lane is not None
         while self._lane.pending:
             for element in self._emit(block=True):
                 yield _in_global_window(element)
+        self._lane = None
+
+    def _abandon(self) -> None:
+        """Let go of what a failed bundle left in flight: its rows are sent by the next one."""
+        if self._lane is not None:
+            self._lane.abandon()
+            self._lane = None
 
     def teardown(self) -> None:
+        self._abandon()
         if self._window is not None:
             self._window = None
             release_window(self._spec)
 
     def _stopped(self) -> bool:
         stop = self._spec.stop
-        return stop is not None and stop.is_set_here()  # type: ignore[attr-defined]
+        return stop is not None and stop.is_set_here()
 
     def _emit(self, block: bool) -> Iterator[Outcome | beam.pvalue.TaggedOutput]:
-        outcome = self._lane.take(block)
+        lane = self._lane
+        assert lane is not None
+        outcome = lane.take(block)
         try:
             if outcome is not None:
                 yield outcome if outcome.ok else beam.pvalue.TaggedOutput(FAILED, outcome)
         finally:
-            self._lane.settle()
+            lane.settle()
 
 
 def _in_global_window(element: Any) -> Any:

@@ -100,6 +100,31 @@ def test_call_model_refuses_windows_and_unknown_models() -> None:
         windowed | CallModel("echo")
 
 
+def test_an_abandoned_lane_gives_its_slots_back() -> None:
+    from beam_batch.calling.window import Lane, Window, WindowSpec
+    from beam_batch.options import CallSpec
+    from beam_batch.providers import resolve_model
+    from beam_batch.records import Prompt, Row
+
+    window = Window(
+        WindowSpec(
+            token="t", model=resolve_model("echo", {}), instruction="", schema=None,
+            call=CallSpec(parallel=2), include_input=False, stop=None,
+        )
+    )  # fmt: skip
+    prompt = Prompt(Row(0, 1, 1, {}), "x")
+    lost = Lane(window)
+    assert lost.try_submit(prompt)
+    lost.abandon()
+    lane = Lane(window)
+    for _ in range(5):
+        while not lane.try_submit(prompt):
+            pass
+        assert lane.take(block=True) is not None
+        lane.settle()
+    window.close()
+
+
 def test_a_bug_in_answering_fails_the_run_instead_of_hanging_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -222,15 +220,71 @@ def test_no_secret_is_in_any_file_in_ps_in_errors_or_in_the_pipeline(folder: Pat
     assert key not in proto.stdout + proto.stderr
 
 
-def test_an_unwritable_folder_is_named(folder: Path) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("root may write everywhere")
-    locked = folder / "locked"
-    locked.mkdir()
-    locked.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    done = beam_batch("run", "-i", "rows.jsonl", "-o", "locked/o.jsonl", "-m", "echo", cwd=folder)
+def test_a_folder_that_cannot_be_made_is_named(folder: Path) -> None:
+    done = beam_batch("run", "-i", "rows.jsonl", "-o", "t.md/o.jsonl", "-m", "echo", cwd=folder)
     assert done.returncode == 2
-    assert "not writable" in done.stderr
+    assert "--output t.md/o.jsonl: cannot make its folder" in done.stderr
+
+
+def test_a_work_dir_that_holds_somebody_s_files_is_refused_and_left_alone(folder: Path) -> None:
+    (folder / "mine").mkdir()
+    (folder / "mine" / "thesis.txt").write_text("years of work")
+    args = ("run", "-i", "rows.jsonl", "-o", "out.jsonl", "-m", "echo", "--work-dir", "mine")
+    for more in ((), ("--overwrite",), ("--resume",)):
+        done = beam_batch(*args, *more, cwd=folder)
+        assert done.returncode == 2, done.stderr
+        assert "thesis.txt" in done.stderr
+    assert [path.name for path in (folder / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_shards_never_replace_a_folder_that_holds_something_else(folder: Path) -> None:
+    (folder / "data").mkdir()
+    (folder / "data" / "rows.jsonl").write_bytes((folder / "rows.jsonl").read_bytes())
+    before = (folder / "data" / "rows.jsonl").read_bytes()
+    inside = beam_batch(
+        "run", "-i", "data/rows.jsonl", "-o", "data/", "-m", "echo", "--overwrite", cwd=folder
+    )
+    assert inside.returncode == 2
+    assert "--input data/rows.jsonl is inside --output data/" in inside.stderr
+    foreign = beam_batch(
+        "run", "-i", "rows.jsonl", "-o", "data/", "-m", "echo", "--overwrite", cwd=folder
+    )
+    assert foreign.returncode == 2
+    assert "'rows.jsonl', which is no shard" in foreign.stderr
+    errors = beam_batch(
+        "run", "-i", "rows.jsonl", "-o", "new/", "-m", "echo", "--error-output", "new/e.jsonl",
+        cwd=folder,
+    )  # fmt: skip
+    assert errors.returncode == 2
+    assert (folder / "data" / "rows.jsonl").read_bytes() == before
+
+
+def test_shards_can_go_to_the_current_folder(folder: Path) -> None:
+    (folder / "here").mkdir()
+    done = beam_batch("run", "-i", "../rows.jsonl", "-o", "./", "-m", "echo", cwd=folder / "here")
+    assert done.returncode == 0, done.stderr
+    assert [p.name for p in (folder / "here").iterdir()] == ["part-00000-of-00001.jsonl"]
+
+
+@pytest.mark.parametrize("flag", ["--error-output", "--telemetry-output", "--summary-output"])
+def test_existing_side_files_are_not_replaced_unasked(folder: Path, flag: str) -> None:
+    args = ("run", "-i", "rows.jsonl", "-o", "out.jsonl", "-m", "echo", flag, "old.jsonl")
+    done = beam_batch(*args, cwd=folder)
+    assert done.returncode == 2
+    assert f"{flag} old.jsonl exists" in done.stderr
+    assert (folder / "old.jsonl").read_text() == "old\n"
+    assert beam_batch(*args, "--overwrite", cwd=folder).returncode == 0
+    assert (folder / "old.jsonl").read_text() != "old\n"
+
+
+def test_a_kept_work_directory_of_a_finished_run_is_not_taken_for_unfinished(folder: Path) -> None:
+    args = ("run", "-i", "rows.jsonl", "-o", "out.jsonl", "-m", "echo", "--keep-temp")
+    assert beam_batch(*args, cwd=folder).returncode == 0
+    assert "--output out.jsonl exists" in beam_batch(*args, cwd=folder).stderr
+    again = beam_batch(*args, "--resume", cwd=folder)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["skipped_rows"] == 10
+    assert len(read_jsonl(folder / "out.jsonl")) == 10
 
 
 def test_help_groups_the_flags() -> None:

@@ -47,6 +47,16 @@ def _once(prompt: str, bad: Answer) -> Script:
     return script
 
 
+SHAPELESS = json.dumps(
+    {
+        "object": "response",
+        "output": [{"type": "message", "content": 7}],
+        "choices": [{"message": {"content": "x"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens_details": "x", "input_tokens_details": "x"},
+    }
+).encode()
+
+
 def _always(prompt: str, bad: Answer) -> Script:
     return lambda number, body: bad if prompt_of(body) == prompt else Answer()
 
@@ -117,6 +127,7 @@ def test_a_lasting_fault_costs_max_attempts_and_fails_the_row_only(tmp_path: Pat
         (Answer(body=b"<html>proxy</html>"), "InvalidResponse", None),
         (Answer(body=b"[1, 2]"), "InvalidResponse", None),
         (Answer(body=b'{"half": '), "InvalidResponse", None),
+        (Answer(body=SHAPELESS), "InvalidResponse", None),
         (Answer(status=400, body=error_body("bad prompt")), "RequestRejected", None),
         (Answer(status=413, body=error_body("too large")), "RequestRejected", None),
         (Answer(status=422, body=error_body("no")), "RequestRejected", None),
@@ -128,7 +139,8 @@ def test_a_lasting_fault_costs_max_attempts_and_fails_the_row_only(tmp_path: Pat
         ),
     ],
     ids=[
-        "truncated", "filtered", "empty", "html", "list", "half", "400", "413", "422", "404", "302",
+        "truncated", "filtered", "empty", "html", "list", "half", "shapeless", "400", "413", "422",
+        "404", "302",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("model", ["openai.m", "responses.m"])
@@ -185,6 +197,49 @@ def test_a_fault_of_every_request_ends_the_run_before_the_second(
     assert "sk-canary-123" not in done.stderr
     assert server.requests == 1
     assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("event", [[], {"choices": [None]}, {"choices": [{"delta": "x"}]}])
+def test_a_shapeless_event_fails_its_row_only(tmp_path: Path, event: Any) -> None:
+    def script(number: int, body: dict[str, Any]) -> Answer:
+        return Answer(events=(event,) if prompt_of(body) == "row 2" else WHOLE)
+
+    done, server = _run(tmp_path, script, model="openai.m?transport=sse")
+    assert done.returncode == 0, done.stderr
+    assert server.requests == 6
+    results = read_jsonl(tmp_path / "out.jsonl")
+    assert [r["ok"] for r in results] == [True, False, True, True, True, True]
+    assert results[1]["error"]["type"] == "InvalidResponse"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"object": "response", "status": "failed", "error": {"code": "server_error"}},
+        {"object": "response", "status": "failed", "error": {"code": "rate_limit_exceeded"}},
+    ],
+)
+def test_an_error_in_a_200_body_is_retried(tmp_path: Path, body: dict[str, Any]) -> None:
+    bad = Answer(body=json.dumps(body).encode())
+    done, server = _run(tmp_path, _once("row 3", bad), model="responses.m")
+    assert done.returncode == 0, done.stderr
+    assert server.requests == 7
+    assert [r["attempts"] for r in read_jsonl(tmp_path / "t.jsonl")] == [1, 1, 2, 1, 1, 1]
+
+
+def test_a_400_that_quotes_a_row_about_models_does_not_end_the_run(tmp_path: Path) -> None:
+    bad = Answer(status=400, body=error_body("cannot process: 'the model was not found'"))
+    done, _ = _run(tmp_path, _always("row 2", bad))
+    assert done.returncode == 0, done.stderr
+    assert [r["ok"] for r in read_jsonl(tmp_path / "out.jsonl")].count(False) == 1
+
+
+def test_a_provider_that_asks_for_a_day_fails_the_row(tmp_path: Path) -> None:
+    bad = Answer(status=429, body=error_body("tomorrow"), headers={"Retry-After": "86400"})
+    done, server = _run(tmp_path, _always("row 2", bad))
+    assert done.returncode == 0, done.stderr
+    assert server.requests == 6
+    assert read_jsonl(tmp_path / "out.jsonl")[1]["error"]["type"] == "RateLimited"
 
 
 def test_a_key_revoked_in_mid_run_keeps_what_is_done(tmp_path: Path) -> None:

@@ -1,0 +1,162 @@
+"""A session: one start of a run in its work directory, new or resumed."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from beam_batch import jsonio
+from beam_batch.errors import OptionsError
+from beam_batch.inputs.plan import Plan, plan_rows
+from beam_batch.manifest import fingerprint, plan_from, plan_to, refuse_changes
+from beam_batch.options import OutputSpec, RunSpec
+from beam_batch.outputs import prior
+from beam_batch.outputs.commit import APPEND, NEW, REWRITE, CommitSpec, is_shard
+from beam_batch.outputs.workdir import StopFlag, WorkDir, write_atomically
+
+
+class Session(NamedTuple):
+    """A session that is ready to run.
+
+    Attributes:
+        torn: lines of an earlier, finished output that were no records.
+    """
+
+    work: WorkDir
+    stop: StopFlag
+    plan: Plan
+    commit: CommitSpec
+    torn: int
+
+
+def open_session(spec: RunSpec, work: WorkDir) -> Session:
+    """Decide between a new run and a resumed one, and write the manifest.
+
+    Raises:
+        OptionsError: the input cannot be read, or it is unclear what is to become of earlier work.
+    """
+    manifest = _unfinished(spec.output, work)
+    _refuse_unclear(spec.output, work, manifest)
+    plan = plan_rows(spec.source)
+    marks = fingerprint(spec, plan.digest)
+    if (
+        manifest is None
+        or not spec.output.resume
+        or not refuse_changes(manifest["fingerprint"], marks, spec.output.overwrite)
+    ):
+        work.clear()
+        work.create()
+        manifest = {"session": 0, "fingerprint": marks, "plan": plan_to(plan)}
+        manifest |= _existing(spec.output, work)
+    _pin_new_targets(spec.output, manifest["keep_bytes"])
+    work.create()
+    manifest["session"] += 1
+    write_atomically(work.manifest, jsonio.dumps(manifest))
+    work.commit.unlink(missing_ok=True)
+    return _session(spec.output, work, manifest)
+
+
+def _session(out: OutputSpec, work: WorkDir, manifest: dict[str, Any]) -> Session:
+    plan = plan_from(manifest["plan"])
+    commit = CommitSpec(
+        work=work,
+        output=out.output,
+        error_output=out.error_output,
+        telemetry_output=out.telemetry_output,
+        mode=manifest["mode"],
+        session=manifest["session"],
+        rows=tuple(split.selected for split in plan.splits),
+        keep_bytes=tuple(manifest["keep_bytes"].items()),
+    )
+    # A name of its own each time: this process may have seen a flag of an earlier run here.
+    stop = StopFlag(str(work.root / f"stop-{manifest['session']:04d}-{uuid.uuid4().hex[:8]}"))
+    return Session(work, stop, plan, commit, manifest["torn"])
+
+
+def _unfinished(out: OutputSpec, work: WorkDir) -> dict[str, Any] | None:
+    """Return the manifest of an unfinished run, or None where there is none."""
+    if work.commit.exists():  # finished: its files are in place, so they speak for it
+        return None
+    try:
+        return work.read_manifest()
+    except OptionsError:
+        if not out.overwrite:
+            raise
+        return None
+
+
+def _targets(out: OutputSpec) -> list[tuple[str, str]]:
+    """List the files that a run commits, each with its flag; the output first."""
+    named = (
+        ("--output", out.output),
+        ("--error-output", out.error_output),
+        ("--telemetry-output", out.telemetry_output),
+    )
+    return [(flag, path) for flag, path in named if path]
+
+
+def _refuse_unclear(out: OutputSpec, work: WorkDir, manifest: dict[str, Any] | None) -> None:
+    """Refuse to guess what is to become of earlier work."""
+    if out.is_directory and Path(out.output).exists():
+        foreign = sorted(p.name for p in Path(out.output).iterdir() if not is_shard(p.name))
+        if foreign:
+            raise OptionsError(
+                f"--output {out.output} holds {foreign[0]!r}, which is no shard of results; name "
+                "a directory that holds nothing else."
+            )
+    if out.resume or out.overwrite:
+        return
+    if manifest is not None:
+        raise OptionsError(
+            f"--work-dir {work.path} holds an unfinished run. Add --resume to go on with it, or "
+            "--overwrite to start again."
+        )
+    for flag, path in [*_targets(out), ("--summary-output", out.summary_output or "")]:
+        if path and _is_there(path):
+            remedy = "to answer the rows that it lacks" if flag == "--output" else "to add to it"
+            raise OptionsError(
+                f"{flag} {path} exists. Add --resume {remedy}, or --overwrite to replace it."
+            )
+
+
+def _is_there(path: str) -> bool:
+    found = Path(path)
+    return any(found.iterdir()) if found.is_dir() else found.exists()
+
+
+def _existing(out: OutputSpec, work: WorkDir) -> dict[str, Any]:
+    """Decide how the commit treats existing final files, and index their answers.
+
+    ``keep_bytes`` says of each file how many bytes of it stay at the front of the new one.
+    """
+    old = Path(out.output.rstrip("/") or "/")
+    keep = {path: 0 for _, path in _targets(out)}
+    if out.resume:
+        for path in (out.error_output, out.telemetry_output):
+            if path and Path(path).exists() and (path == out.telemetry_output or not out.overwrite):
+                keep[path] = prior.whole_lines(Path(path))
+    if not out.resume or not old.exists():
+        return {"mode": NEW, "keep_bytes": keep, "torn": 0}
+    if out.is_directory and not out.overwrite:
+        raise OptionsError(
+            f"--output {out.output} is finished; shards cannot be appended to. Add --overwrite to "
+            "--resume: answered rows are kept and not sent again."
+        )
+    files = sorted(old.glob("part-*.jsonl")) if out.is_directory else [old]
+    built = prior.build(work.prior, files)
+    if out.overwrite:
+        return {"mode": REWRITE, "keep_bytes": keep, "torn": built.torn}
+    keep[out.output] = built.size
+    return {"mode": APPEND, "keep_bytes": keep, "torn": built.torn}
+
+
+def _pin_new_targets(out: OutputSpec, keep: dict[str, int]) -> None:
+    """Take up files that earlier sessions of this run were not asked for."""
+    for flag, path in _targets(out):
+        if path not in keep:
+            if Path(path).exists() and not out.overwrite:
+                raise OptionsError(
+                    f"{flag} {path} exists, and the unfinished run did not name it; choose another."
+                )
+            keep[path] = 0
