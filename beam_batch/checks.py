@@ -10,7 +10,7 @@ from typing import Any
 from beam_batch.errors import OptionsError
 from beam_batch.options import ModelSpec, RunSpec
 from beam_batch.outputs.workdir import default_work_dir
-from beam_batch.providers import make_provider, needs_key
+from beam_batch.providers import make_provider, needs_key, read_key
 
 
 def check(spec: RunSpec, env: Mapping[str, str]) -> None:
@@ -23,7 +23,7 @@ def check(spec: RunSpec, env: Mapping[str, str]) -> None:
     assert isinstance(spec.model, ModelSpec)
     make_provider(spec.model, spec.schema)
     variable = needs_key(spec.model)
-    if variable and not env.get(variable) and spec.runner == "direct":
+    if not read_key(spec.model, env) and variable and spec.runner == "direct":
         raise OptionsError(
             f"--model {spec.model.text} needs an API key: set the environment variable {variable}."
         )
@@ -73,7 +73,7 @@ def _check_paths(spec: RunSpec) -> None:
 
 
 def _check_shards(spec: RunSpec, files: list[tuple[str, str]]) -> None:
-    """Refuse other files in a directory output: it is replaced as a whole."""
+    """Refuse other files in a directory output, which is for shards only."""
     if not spec.output.is_directory:
         return
     folder = os.path.realpath(spec.output.output) + os.sep
@@ -87,6 +87,8 @@ def _check_shards(spec: RunSpec, files: list[tuple[str, str]]) -> None:
 
 def _check_target(flag: str, path: str, directory: bool) -> None:
     target = Path(path)
+    if target.exists() and not target.is_dir() and not target.is_file():
+        raise OptionsError(f"{flag} {path} is a device or a pipe; name a file.")
     if directory:
         if target.exists() and not target.is_dir():
             raise OptionsError(f"{flag} {path} is a file; leave the trailing slash out.")

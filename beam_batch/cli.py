@@ -184,6 +184,8 @@ def preview(**flags: Any) -> None:
     """Show the first prompts and the exact requests, without sending anything."""
     from beam_batch.preview import preview as show
 
+    if flags["rows"] < 1:
+        raise OptionsError(f"--rows must be 1 or more, got {flags['rows']}.")
     spec = show(
         source=_source_spec(flags),
         prompt=_prompt_spec(flags),
@@ -267,6 +269,10 @@ def main() -> NoReturn:
         click.echo(f"Error: {error}", err=True)
         click.echo(f"Go on with: {_resume_command(sys.argv[1:])}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:  # a full or failing disk, before anything was sent
+        name = f" {error.filename}" if error.filename else ""
+        click.echo(f"Error: the system says of{name or ' a file'}: {error.strerror}", err=True)
+        sys.exit(1)
     sys.exit(0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
@@ -11,19 +12,25 @@ import orjson
 from beam_batch.errors import InvalidJSON
 
 _LONG_NUMBER = re.compile(rb"\d{19}")
+DEEPEST = 100
+"""Levels of nesting that a value may have: what carries it on (pickling) recurses."""
 
 
 def loads(data: bytes | str) -> Any:
     """Parse strict JSON; integers of any size stay exact.
 
     Raises:
-        InvalidJSON: not JSON, or NaN, Infinity or a lone surrogate (RFC 8259).
+        InvalidJSON: not JSON, or NaN, Infinity or a lone surrogate (RFC 8259), or nested too
+            deep.
     """
     raw = data.encode() if isinstance(data, str) else data
     try:
+        value = orjson.loads(raw)  # strict; but integers beyond 64 bits lose digits
         if _LONG_NUMBER.search(raw):
-            return json.loads(raw, parse_constant=_refuse_constant)
-        return orjson.loads(raw)
+            value = json.loads(raw)
+        if raw.count(b"[") + raw.count(b"{") > DEEPEST and _is_deep(value):
+            raise InvalidJSON(f"nested deeper than {DEEPEST} levels")
+        return value
     except UnicodeDecodeError as error:
         raise InvalidJSON(f"not UTF-8: {error}") from None
     except (ValueError, RecursionError) as error:
@@ -49,12 +56,29 @@ def pretty(value: Any) -> str:
         return json.dumps(_without_nan(value), ensure_ascii=False, indent=2, default=str)
 
 
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        level = [
+            child
+            for item in level
+            if isinstance(item, (dict, list))
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+    return bool(level)
+
+
+def has_nan(value: Any) -> bool:
+    """Whether a value holds a NaN or an infinity, which JSON cannot say."""
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, dict):
+        return any(has_nan(item) for item in value.values())
+    return isinstance(value, (list, tuple)) and any(has_nan(item) for item in value)
 
 
 def _without_nan(value: Any) -> Any:
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
         return {str(key): _without_nan(item) for key, item in value.items()}

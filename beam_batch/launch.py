@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
+import logging
 import os
 import signal
 import sys
@@ -15,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from beam_batch import checks, jsonio
-from beam_batch.errors import OptionsError, RunStopped
+from beam_batch.errors import OptionsError, RunStopped, first_line
 from beam_batch.options import ModelSpec, RunSpec
 from beam_batch.outputs.summary import Summary
 from beam_batch.outputs.workdir import Lock, StopFlag, WorkDir, default_work_dir, write_atomically
 from beam_batch.progress import Progress
 from beam_batch.providers import resolve_model
-from beam_batch.session import Session, open_session
+from beam_batch.session import Session, open_session, record_settings
 
 
 def run(spec: RunSpec) -> Summary:
@@ -38,11 +40,20 @@ def run(spec: RunSpec) -> Summary:
     work = WorkDir(
         str(Path(spec.output.work_dir or default_work_dir(spec.output.output)).absolute())
     )
+    options = _beam_options(spec)
     fresh = work.claim()
     lock = Lock(work)
     try:
-        session = open_session(spec, work)
-        _execute(spec, session)
+        with _ending_on_sigterm():
+            session = open_session(spec, work)
+    except BaseException:  # nothing was sent
+        if fresh:
+            work.remove()
+        lock.release()
+        raise
+    try:
+        _execute(spec, session, options)
+        record_settings(session)
         summary = _finish(spec, session, started)
         if not spec.output.keep_temp:
             work.remove()
@@ -55,7 +66,7 @@ def run(spec: RunSpec) -> Summary:
         lock.release()
 
 
-def _execute(spec: RunSpec, session: Session) -> None:
+def _execute(spec: RunSpec, session: Session, options: Any) -> None:
     rows = sum(session.commit.rows)
     try:
         with (
@@ -65,7 +76,7 @@ def _execute(spec: RunSpec, session: Session) -> None:
         ):
             if spec.output.max_errors == 0:
                 session.stop.set("stopped by --max-errors 0: nothing was sent", 3)
-            _run_pipeline(resolved, session)
+            _run_pipeline(resolved, session, options)
     except (RunStopped, OptionsError):
         raise
     except Exception as error:
@@ -93,29 +104,67 @@ def _explain(session: Session, error: Exception) -> None:
     ) from None
 
 
-def _run_pipeline(spec: RunSpec, session: Session) -> None:
-    import logging
+def _beam_options(spec: RunSpec) -> Any:
+    """Read Beam's own flags.
 
+    Raises:
+        OptionsError: an unknown runner, or words that are no flags of Beam.
+    """
+    with _quiet(logging.CRITICAL):
+        from apache_beam.options.pipeline_options import PipelineOptions
+        from apache_beam.runners.runner import create_runner
+
+    stray = [arg for arg in spec.beam_args[:1] if not arg.startswith("--")]
+    if stray:
+        raise OptionsError(f"unexpected argument {stray[0]!r}; flags of Beam go after --.")
+    try:
+        if spec.runner != "direct":
+            create_runner(spec.runner)
+    except (ValueError, ImportError) as error:
+        raise OptionsError(f"--runner {spec.runner}: {first_line(error)}") from None
+    options = PipelineOptions(flags=list(spec.beam_args), allow_abbrev=False)
+    if spec.runner == "direct":
+        _refuse_unknown(spec.beam_args, PipelineOptions)
+    return options
+
+
+def _refuse_unknown(beam_args: tuple[str, ...], base: Any) -> None:
+    """Refuse flags that Beam would pass over with a warning; other runners may know more."""
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False, conflict_handler="resolve")
+    for options in base.__subclasses__():
+        if hasattr(options, "_add_argparse_args"):
+            options._add_argparse_args(parser)
+    _, unknown = parser.parse_known_args(list(beam_args))
+    if unknown:
+        raise OptionsError(f"{unknown[0]!r} is no flag of Beam's direct runner.")
+
+
+def _run_pipeline(spec: RunSpec, session: Session, options: Any) -> None:
     import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions
 
     from beam_batch.pipeline import Job, build
 
-    options = PipelineOptions(flags=list(spec.beam_args), allow_abbrev=False)
     job = Job(
         spec=spec,
         splits=tuple(session.plan.splits),
         commit=session.commit,
         stop=session.stop,
     )
-    # Beam warns of extras that no run of ours uses, and logs what `_explain` writes to run.log.
-    log, level = logging.getLogger(), logging.getLogger().level
-    log.setLevel(logging.CRITICAL if spec.runner == "direct" else logging.ERROR)
+    level = logging.CRITICAL if spec.runner == "direct" else logging.ERROR
+    runner = _runner(spec.runner)
+    with _quiet(level), beam.Pipeline(runner=runner, options=options) as pipeline:
+        build(pipeline, job)
+
+
+@contextlib.contextmanager
+def _quiet(level: int) -> Iterator[None]:
+    """Keep back what Beam logs: extras that we don't use, failures that go to run.log."""
+    log, before = logging.getLogger(), logging.getLogger().level
+    log.setLevel(level)
     try:
-        with beam.Pipeline(runner=_runner(spec.runner), options=options) as pipeline:
-            build(pipeline, job)
+        yield
     finally:
-        log.setLevel(level)
+        log.setLevel(before)
 
 
 def _runner(name: str) -> Any:
@@ -138,6 +187,24 @@ def _model_server(spec: RunSpec, work: WorkDir) -> Iterator[RunSpec]:
     with LocalServer(spec.model, work.log) as server:
         model = dataclasses.replace(spec.model, base_url=server.url)
         yield dataclasses.replace(spec, model=model)
+
+
+@contextlib.contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind like an exit while nothing was sent, so that nothing is left behind."""
+
+    def handle(number: int, _: Any) -> None:
+        sys.exit(128 + number)
+
+    try:
+        old = signal.signal(signal.SIGTERM, handle)
+    except ValueError:  # not in the main thread: whoever runs us handles signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)
 
 
 @contextlib.contextmanager
@@ -185,12 +252,21 @@ def _finish(spec: RunSpec, session: Session, started: float) -> Summary:
         "duration_ms": round((time.time() - started) * 1000, 1),
     }
     if spec.output.summary_output:
-        path = Path(spec.output.summary_output)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, jsonio.pretty(data).encode() + b"\n")
+        _write_summary(Path(spec.output.summary_output), data)
     none_ok = data["processed_rows"] > 0 and data["ok_rows"] == 0
     failed = none_ok or (spec.output.fail_on_error and data["failed_rows"] > 0)
     return Summary(exit_code=1 if failed else 0, data=data)
+
+
+def _write_summary(path: Path, data: dict[str, Any]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, jsonio.pretty(data).encode() + b"\n")
+    except OSError as error:
+        raise RunStopped(
+            f"the results are in place, but --summary-output {path} cannot be written "
+            f"({error.strerror})"
+        ) from None
 
 
 def _utc(seconds: float) -> str:

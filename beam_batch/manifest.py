@@ -47,8 +47,29 @@ def refuse_changes(old: dict[str, Any], new: dict[str, Any], overwrite: bool) ->
         return False
     details = "; ".join(_change(name, old.get(name), new[name]) for name in changed)
     raise OptionsError(
-        f"--resume: the unfinished run used other settings: {details}. Use the same ones, or add "
+        f"--resume: the earlier run used other settings: {details}. Use the same ones, or add "
         "--overwrite to start again."
+    )
+
+
+_ANSWERS = (
+    "--id-field", "--template or --prompt", "--instruction", "--schema", "--model",
+    "--include-input",
+)  # fmt: skip
+"""Marks that a finished output shares with the run that adds to it."""
+
+
+def refuse_mixing(old: dict[str, Any], new: dict[str, Any], overwrite: bool) -> bool:
+    """Return whether the answers of a finished output can stand beside those of this run.
+
+    Without an id field, rows are known by their numbers, so the input must be the same as well.
+
+    Raises:
+        OptionsError: they cannot, and `overwrite` does not ask to start again.
+    """
+    names = _ANSWERS if new["--id-field"] is not None else (*_ANSWERS, "--input (content)")
+    return refuse_changes(
+        {name: old.get(name) for name in names}, {name: new[name] for name in names}, overwrite
     )
 
 

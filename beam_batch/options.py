@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ DEFAULT_PARALLEL = 32
 
 
 def _at_least(flag: str, value: float | None, least: float) -> None:
-    if value is not None and value < least:
+    if value is not None and not least <= value < math.inf:
         raise OptionsError(f"{flag} must be {least:g} or more, got {value:g}.")
 
 
@@ -104,7 +105,7 @@ class CallSpec:
         _at_least("--retry-wait", self.retry_wait, 0)
         _at_least("--retry-max-wait", self.retry_max_wait, 0)
         for flag in ("timeout", "stall_timeout"):
-            if getattr(self, flag) <= 0:
+            if not 0 < getattr(self, flag) < math.inf:
                 name = flag.replace("_", "-")
                 raise OptionsError(f"--{name} must be more than 0 s, got {getattr(self, flag):g}.")
 

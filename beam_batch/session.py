@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from beam_batch import jsonio
-from beam_batch.errors import OptionsError
+from beam_batch.errors import InvalidJSON, OptionsError
 from beam_batch.inputs.plan import Plan, plan_rows
-from beam_batch.manifest import fingerprint, plan_from, plan_to, refuse_changes
+from beam_batch.manifest import (
+    fingerprint,
+    plan_from,
+    plan_to,
+    refuse_changes,
+    refuse_mixing,
+)
 from beam_batch.options import OutputSpec, RunSpec
 from beam_batch.outputs import prior
-from beam_batch.outputs.commit import APPEND, NEW, REWRITE, CommitSpec, is_shard
-from beam_batch.outputs.workdir import StopFlag, WorkDir, write_atomically
+from beam_batch.outputs.commit import APPEND, NEW, REWRITE, CommitSpec, shards_in
+from beam_batch.outputs.workdir import StopFlag, WorkDir, settings_file, write_atomically
 
 
 class Session(NamedTuple):
     """A session that is ready to run.
 
     Attributes:
+        marks: fingerprint of the settings.
         torn: lines of an earlier, finished output that were no records.
     """
 
@@ -27,6 +35,7 @@ class Session(NamedTuple):
     stop: StopFlag
     plan: Plan
     commit: CommitSpec
+    marks: dict[str, Any]
     torn: int
 
 
@@ -48,7 +57,10 @@ def open_session(spec: RunSpec, work: WorkDir) -> Session:
         work.clear()
         work.create()
         manifest = {"session": 0, "fingerprint": marks, "plan": plan_to(plan)}
-        manifest |= _existing(spec.output, work)
+        manifest |= _existing(spec.output, work, marks, plan)
+    elif spec.output.overwrite and manifest["mode"] == APPEND:
+        unkept = {path: 0 for path in (spec.output.output, spec.output.error_output) if path}
+        manifest |= {"mode": REWRITE, "keep_bytes": manifest["keep_bytes"] | unkept}
     _pin_new_targets(spec.output, manifest["keep_bytes"])
     work.create()
     manifest["session"] += 1
@@ -71,7 +83,7 @@ def _session(out: OutputSpec, work: WorkDir, manifest: dict[str, Any]) -> Sessio
     )
     # A name of its own each time: this process may have seen a flag of an earlier run here.
     stop = StopFlag(str(work.root / f"stop-{manifest['session']:04d}-{uuid.uuid4().hex[:8]}"))
-    return Session(work, stop, plan, commit, manifest["torn"])
+    return Session(work, stop, plan, commit, manifest["fingerprint"], manifest["torn"])
 
 
 def _unfinished(out: OutputSpec, work: WorkDir) -> dict[str, Any] | None:
@@ -98,13 +110,6 @@ def _targets(out: OutputSpec) -> list[tuple[str, str]]:
 
 def _refuse_unclear(out: OutputSpec, work: WorkDir, manifest: dict[str, Any] | None) -> None:
     """Refuse to guess what is to become of earlier work."""
-    if out.is_directory and Path(out.output).exists():
-        foreign = sorted(p.name for p in Path(out.output).iterdir() if not is_shard(p.name))
-        if foreign:
-            raise OptionsError(
-                f"--output {out.output} holds {foreign[0]!r}, which is no shard of results; name "
-                "a directory that holds nothing else."
-            )
     if out.resume or out.overwrite:
         return
     if manifest is not None:
@@ -122,33 +127,60 @@ def _refuse_unclear(out: OutputSpec, work: WorkDir, manifest: dict[str, Any] | N
 
 def _is_there(path: str) -> bool:
     found = Path(path)
-    return any(found.iterdir()) if found.is_dir() else found.exists()
+    return any(shards_in(found)) if found.is_dir() else found.exists()
 
 
-def _existing(out: OutputSpec, work: WorkDir) -> dict[str, Any]:
+def _existing(out: OutputSpec, work: WorkDir, marks: dict[str, Any], plan: Plan) -> dict[str, Any]:
     """Decide how the commit treats existing final files, and index their answers.
 
     ``keep_bytes`` says of each file how many bytes of it stay at the front of the new one.
     """
     old = Path(out.output.rstrip("/") or "/")
+    if (
+        out.resume
+        and _is_there(out.output)
+        and not refuse_mixing(_settings(out, marks), marks, out.overwrite)
+    ):
+        out = dataclasses.replace(out, resume=False)  # start again
     keep = {path: 0 for _, path in _targets(out)}
     if out.resume:
         for path in (out.error_output, out.telemetry_output):
             if path and Path(path).exists() and (path == out.telemetry_output or not out.overwrite):
                 keep[path] = prior.whole_lines(Path(path))
-    if not out.resume or not old.exists():
+    if not out.resume or not _is_there(out.output):
         return {"mode": NEW, "keep_bytes": keep, "torn": 0}
     if out.is_directory and not out.overwrite:
         raise OptionsError(
             f"--output {out.output} is finished; shards cannot be appended to. Add --overwrite to "
             "--resume: answered rows are kept and not sent again."
         )
-    files = sorted(old.glob("part-*.jsonl")) if out.is_directory else [old]
+    files = shards_in(old) if out.is_directory else [old]
     built = prior.build(work.prior, files)
+    if out.overwrite and built.answers > plan.selected_rows:
+        raise OptionsError(
+            f"--output {out.output} holds {built.answers} answers, but only {plan.selected_rows} "
+            "rows are selected: --resume --overwrite would drop the others. Select them too, or "
+            "leave --overwrite out."
+        )
     if out.overwrite:
         return {"mode": REWRITE, "keep_bytes": keep, "torn": built.torn}
     keep[out.output] = built.size
     return {"mode": APPEND, "keep_bytes": keep, "torn": built.torn}
+
+
+def _settings(out: OutputSpec, marks: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that a finished output was made with, as far as anybody knows."""
+    try:
+        found = jsonio.loads(settings_file(out.output).read_bytes())
+    except (OSError, InvalidJSON):
+        return marks
+    return found if isinstance(found, dict) else marks
+
+
+def record_settings(session: Session) -> None:
+    """Leave word of the settings beside a finished output."""
+    path = settings_file(session.commit.output)
+    write_atomically(path, jsonio.dumps(session.marks))
 
 
 def _pin_new_targets(out: OutputSpec, keep: dict[str, int]) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
 from beam_batch import jsonio
-from beam_batch.errors import ConnectionLost, InvalidJSON, InvalidResponse, TimedOut
-from beam_batch.providers.base import Provider, Request, StreamReader, to_error
+from beam_batch.errors import ConnectionLost, InvalidJSON, InvalidResponse, TimedOut, first_line
+from beam_batch.providers.base import Provider, Request, to_error
 
 CONNECT_TIMEOUT = 30.0
 
@@ -82,9 +82,10 @@ class HttpClient:
                 body = await response.read()
                 raise to_error(response.status, response.headers, body, self._key)
             request_id = response.headers.get("x-request-id")
+            request_id = request_id and self._without_key(request_id)
             if request.stream and "event-stream" in response.content_type:
                 return await self._read_stream(provider, response, request_id, started)
-            return Answer(_parse(await response.read(), self._key), request_id, None)
+            return Answer(self._parse(await response.read()), request_id, None)
 
     async def _read_stream(
         self,
@@ -96,33 +97,35 @@ class HttpClient:
         reader = provider.new_stream()
         first: float | None = None
         async for event in _events(response.content):
-            data = _parse(event, self._key)
+            data = self._parse(event)
             if not isinstance(data, dict):
                 raise InvalidResponse(f"an event of the stream is no object: {data!s:.120}")
-            if _feed(reader, data) and first is None:
+            if _shaped(reader.feed, data) and first is None:
                 first = time.monotonic() - started
-        return Answer(reader.result(), request_id, first)
+        return Answer(_shaped(reader.result), request_id, first)
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
 
+    def _parse(self, data: bytes) -> Any:
+        """Parse a body; a key that a server sends back gets no further than here."""
+        if self._key and (key := self._key.encode()) in data:
+            data = data.replace(key, b"***")
+        try:
+            return jsonio.loads(data)
+        except InvalidJSON as error:
+            start = data[:120].decode("utf-8", "replace")
+            raise InvalidResponse(f"the body is not usable JSON: {error}: {start!r}") from None
 
-def _feed(reader: StreamReader, event: dict[str, Any]) -> bool:
+
+def _shaped(read: Callable[..., Any], *event: Any) -> Any:
+    """Read a stream's events; what breaks the format is the server's fault, not a bug."""
     try:
-        return reader.feed(event)
+        return read(*event)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise InvalidResponse(
-            f"an event of the stream breaks its format ({type(error).__name__}: {event!s:.120})"
+            f"the stream breaks its format ({type(error).__name__}: {first_line(error)})"
         ) from None
-
-
-def _parse(data: bytes, key: str | None) -> Any:
-    try:
-        return jsonio.loads(data)
-    except InvalidJSON:
-        start = data[:120].decode("utf-8", "replace")
-        start = start.replace(key, "***") if key else start
-        raise InvalidResponse(f"the body is not JSON: {start!r}") from None
 
 
 async def _events(stream: asyncio.StreamReader | aiohttp.StreamReader) -> AsyncIterator[bytes]:

@@ -141,8 +141,9 @@ class Window:
         from beam_batch.prompts.schema import make_validator
 
         spec = self._spec
+        provider = make_provider(spec.model, spec.schema)
         return Answerer(
-            provider=make_provider(spec.model, spec.schema),
+            provider=provider,
             client=client,
             policy=RetryPolicy(
                 max_attempts=spec.call.max_attempts,
@@ -150,7 +151,7 @@ class Window:
                 max_wait=spec.call.retry_max_wait,
             ),
             instruction=spec.instruction,
-            validate=make_validator(spec.schema),
+            validate=make_validator(spec.schema, provider.wraps),
             include_input=spec.include_input,
         )
 

@@ -12,7 +12,7 @@ from beam_batch.inputs.base import Format
 FORMATS = {
     ".jsonl": Format(jsonl.scan, jsonl.read),
     ".csv": Format(csv.scan, csv.read),
-    ".parquet": Format(parquet.scan, parquet.read),
+    ".parquet": Format(parquet.scan, parquet.read, parquet.digest),
 }
 
 
@@ -27,6 +27,8 @@ def format_of(path: str) -> Format:
         raise OptionsError(f"--input {path}: no such file.")
     if file.is_dir():
         raise OptionsError(f"--input {path} is a directory; name a file.")
+    if not file.is_file():
+        raise OptionsError(f"--input {path} is a device or a pipe; name a file.")
     if not os.access(file, os.R_OK):
         raise OptionsError(f"--input {path}: no permission to read it.")
     found = FORMATS.get(file.suffix.lower())

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from beam_batch.errors import RowError
+from beam_batch.inputs.digest import whole_digest
 
 SPLIT_ROWS = 5_000
 SPLIT_BYTES = 8 << 20
@@ -32,9 +33,11 @@ class Format(NamedTuple):
     """The functions of one input format.
 
     Attributes:
-        scan: path, rows a chunk, observer of the bytes that identify the content.
+        scan: path, rows a chunk.
         read: path, start, stop.
+        digest: path; changes when the content does.
     """
 
-    scan: Callable[[str, int, Callable[[bytes], object]], Iterator[Chunk]]
+    scan: Callable[[str, int], Iterator[Chunk]]
     read: Callable[[str, int, int], Iterator[Value]]
+    digest: Callable[[str], str] = whole_digest

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from beam_batch.errors import InvalidRow, OptionsError, first_line
 from beam_batch.inputs.base import Chunk, Value
+from beam_batch.inputs.digest import sampled_digest
 
 BATCH_ROWS = 1024
 
@@ -25,10 +26,9 @@ def _open(path: str) -> Any:
         ) from None
 
 
-def scan(path: str, rows_a_chunk: int, observe: Callable[[bytes], object]) -> Iterator[Chunk]:
+def scan(path: str, rows_a_chunk: int) -> Iterator[Chunk]:
     """List the row groups of a file; only its footer is read."""
     with _open(path) as file:
-        observe(_footer(path))
         start = 0
         for group in range(file.metadata.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
@@ -37,14 +37,12 @@ def scan(path: str, rows_a_chunk: int, observe: Callable[[bytes], object]) -> It
             start += rows
 
 
-def _footer(path: str) -> bytes:
-    """Return the footer's bytes, which end with their length and PAR1 (Parquet format spec)."""
+def digest(path: str) -> str:
+    """Digest the footer, which ends with its length and PAR1 (Parquet format), and some pages."""
     with open(path, "rb") as file:
-        size = file.seek(0, 2)
-        file.seek(size - 8)
+        file.seek(max(0, file.seek(0, 2) - 8))
         length = int.from_bytes(file.read(4), "little")
-        file.seek(max(0, size - 8 - length))
-        return file.read() + str(size).encode()
+    return sampled_digest(path, length + 8)
 
 
 def read(path: str, start: int, stop: int) -> Iterator[Value]:
@@ -87,26 +85,36 @@ def _rows(batch: Any) -> Iterator[Value]:
         try:
             for row in batch.slice(index, 1).to_pylist(maps_as_pydicts="lossy"):
                 yield {str(name): normalise(value) for name, value in row.items()}
-        except (ValueError, TypeError, OverflowError, ImportError) as error:
+        except (ValueError, TypeError, OverflowError, ImportError, LookupError) as error:
             yield InvalidRow(f"a value has no JSON form: {first_line(error)}")
 
 
 def _without_nanoseconds(batch: Any) -> Any:
-    """Cast top-level nanosecond times to microseconds, which Python's datetime holds."""
+    """Cast nanosecond times to microseconds, which is what Python's datetime holds."""
     import pyarrow as pa
 
-    fields = []
-    for field in batch.schema:
-        kind = field.type
-        if pa.types.is_timestamp(kind) and kind.unit == "ns":
-            kind = pa.timestamp("us", tz=kind.tz)
-        elif pa.types.is_time64(kind) and kind.unit == "ns":
-            kind = pa.time64("us")
-        elif pa.types.is_duration(kind) and kind.unit == "ns":
-            kind = pa.duration("us")
-        fields.append(field.with_type(kind))
-    schema = pa.schema(fields)
+    schema = pa.schema([field.with_type(_microseconds(field.type)) for field in batch.schema])
     return batch if schema == batch.schema else batch.cast(schema, safe=False)
+
+
+def _microseconds(kind: Any) -> Any:
+    """Return an Arrow type with microseconds for nanoseconds, at any depth."""
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        return pa.timestamp("us", tz=kind.tz)
+    if pa.types.is_time64(kind) and kind.unit == "ns":
+        return pa.time64("us")
+    if pa.types.is_duration(kind) and kind.unit == "ns":
+        return pa.duration("us")
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_microseconds(field.type)) for field in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(_microseconds(kind.key_type), _microseconds(kind.item_type))
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        make = pa.list_ if pa.types.is_list(kind) else pa.large_list
+        return make(kind.value_field.with_type(_microseconds(kind.value_type)))
+    return kind
 
 
 def normalise(value: Any) -> Any:

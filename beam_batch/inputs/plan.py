@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from beam_batch.errors import MissingIdField, OptionsError, RowError
@@ -22,7 +22,7 @@ class Plan(NamedTuple):
     Attributes:
         input_rows: rows in the input.
         selected_rows: rows in the splits.
-        digest: of the input's bytes (of a Parquet file: its footer and size).
+        digest: of the input's bytes (of a large Parquet file: of its footer and some pages).
     """
 
     splits: list[Split]
@@ -37,19 +37,20 @@ def plan_rows(source: SourceSpec, rows_a_split: int = SPLIT_ROWS) -> Plan:
     Raises:
         OptionsError: the input cannot be read, or ids are unusable or not unique.
     """
-    digest = hashlib.blake2b(digest_size=16)
-    scan = format_of(source.input).scan
+    found = format_of(source.input)
     chunks: list[Split] = []
     total = 0
-    for chunk in scan(source.input, rows_a_split, digest.update):
-        place = len(chunks)
-        chunks.append(Split(place, source.input, chunk.start, chunk.stop, total + 1, chunk.rows))
-        total += chunk.rows
+    with ThreadPoolExecutor(1) as pool:  # hashing leaves the interpreter to the scan
+        digest = pool.submit(found.digest, source.input)
+        for chunk in found.scan(source.input, rows_a_split):
+            place, first = len(chunks), total + 1
+            chunks.append(Split(place, source.input, chunk.start, chunk.stop, first, chunk.rows))
+            total += chunk.rows
     splits = _cut(chunks, _selection(source, total))
     selected = sum(split.selected for split in splits)
     if source.id_field is not None:
         _check_ids(splits, source.id_field)
-    return Plan(splits, total, selected, digest.hexdigest())
+    return Plan(splits, total, selected, digest.result())
 
 
 def _selection(source: SourceSpec, total: int) -> Sequence[int]:

@@ -43,9 +43,10 @@ class CommitSpec:
     keep_bytes: tuple[tuple[str, int], ...]
 
 
-def is_shard(name: str) -> bool:
-    """Whether a file's name is one that a run with a directory output gives."""
-    return re.fullmatch(r"part-\d{5,}-of-\d{5,}\.jsonl", name) is not None
+def shards_in(folder: Path) -> list[Path]:
+    """List the shards of results in a folder, in order; other files are none of our business."""
+    names = re.compile(r"part-\d{5,}-of-\d{5,}\.jsonl")
+    return sorted(path for path in folder.iterdir() if names.fullmatch(path.name))
 
 
 class IncompleteRun(BatchError):
@@ -223,16 +224,18 @@ class _Sinks:
             os.replace(temporary, final)
             sync_folder(final.parent)
         if self._shards:
-            self._swap_folder()
+            self._place_shards()
 
-    def _swap_folder(self) -> None:
-        old = self._folder.with_name(f".{self._folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if self._folder.exists():
-            os.replace(self._folder, old)
-        os.replace(self._next, self._folder)
-        sync_folder(self._folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
+    def _place_shards(self) -> None:
+        """Rename the shards into their folder, and remove those of an earlier result."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        names = {path.name for path in self._next.iterdir()}
+        for name in sorted(names):
+            os.replace(self._next / name, self._folder / name)
+        for path in shards_in(self._folder):
+            if path.name not in names:
+                path.unlink()
+        sync_folder(self._folder)
 
 
 def _close(file: IO[bytes]) -> None:

@@ -27,6 +27,12 @@ def default_work_dir(output: str) -> str:
     return str(path.parent / f".{path.name}.batch")
 
 
+def settings_file(output: str) -> Path:
+    """Name the small file beside an output that says which settings its answers were made with."""
+    path = Path(os.path.abspath(output))
+    return path.parent / f".{path.name}.settings.json"
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Put a file in place whole: written beside, synced, renamed."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -114,9 +120,14 @@ class WorkDir:
             return None
         except InvalidJSON as error:
             raise OptionsError(
-                f"--work-dir {self.path}: damaged manifest.json ({error})."
+                f"--work-dir {self.path}: damaged manifest.json ({error}). Add --overwrite to "
+                "start again, or choose another --work-dir."
             ) from None
-        assert isinstance(manifest, dict)
+        if not isinstance(manifest, dict) or not isinstance(manifest.get("session"), int):
+            raise OptionsError(
+                f"--work-dir {self.path}: manifest.json is none of ours. Add --overwrite to start "
+                "again, or choose another --work-dir."
+            )
         return manifest
 
     def claim(self) -> bool:

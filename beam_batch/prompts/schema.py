@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -111,25 +112,24 @@ def _compile(spec: SchemaSpec) -> Any:
     return jsonschema_rs.validator_for(json.loads(spec.json), retriever=_no_retrieval)
 
 
-def make_validator(spec: SchemaSpec | None) -> Callable[[str], Any]:
+def make_validator(spec: SchemaSpec | None, wraps: bool = False) -> Callable[[str], Any]:
     """Return the function that turns a reply's text into a result.
 
-    Without a schema the text itself is the result.
+    Without a schema the text itself is the result. `wraps` says that the provider was sent the
+    schema as `openai_schema` writes it, so that a root which is no object comes back wrapped.
 
     The returned function raises StructuredOutputError, with the path and the reason, for text
     that is not JSON or does not satisfy the schema.
     """
     if spec is None:
         return lambda text: text
+    wrapped = wraps and needs_wrapping(json.loads(spec.json))
     if spec.model is not None:
-        return _pydantic_validator(spec.model)
+        return _pydantic_validator(spec.model, wrapped)
     validator = _compile(spec)
-    wrapped = needs_wrapping(json.loads(spec.json))
 
     def validate(text: str) -> Any:
-        value = _parse(text)
-        if wrapped and isinstance(value, dict) and list(value) == [WRAPPED]:
-            value = value[WRAPPED]
+        value = _parse(text, wrapped)
         error = next(validator.iter_errors(value), None)
         if error is not None:
             raise StructuredOutputError(_reason(error), reply=text)
@@ -138,14 +138,17 @@ def make_validator(spec: SchemaSpec | None) -> Callable[[str], Any]:
     return validate
 
 
-def _pydantic_validator(ref: str) -> Callable[[str], Any]:
+def _pydantic_validator(ref: str, wrapped: bool) -> Callable[[str], Any]:
     from pydantic import ValidationError
 
     model = _import_model(ref)
 
     def validate(text: str) -> Any:
         try:
-            return model.model_validate(_parse(text)).model_dump(mode="json")
+            result = model.model_validate(_parse(text, wrapped)).model_dump(mode="json")
+            if jsonio.has_nan(result):
+                raise StructuredOutputError("a number is NaN or infinite", reply=text)
+            return result
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             path = "/" + "/".join(str(part) for part in first["loc"])
@@ -159,11 +162,14 @@ def _pydantic_validator(ref: str) -> Callable[[str], Any]:
     return validate
 
 
-def _parse(text: str) -> Any:
+def _parse(text: str, wrapped: bool) -> Any:
     try:
-        return jsonio.loads(text)
+        value = jsonio.loads(text)
     except InvalidJSON as error:
         raise StructuredOutputError(f"the reply is not JSON: {error}", reply=text) from None
+    if wrapped and isinstance(value, dict) and list(value) == [WRAPPED]:
+        return value[WRAPPED]
+    return value
 
 
 def _reason(error: Any) -> str:
@@ -209,6 +215,8 @@ def openai_schema(spec: SchemaSpec) -> WireSchema:
 
 def _wrap(schema: dict[str, Any]) -> dict[str, Any]:
     inner = {k: v for k, v in schema.items() if k not in ("$defs", "definitions", "$schema", "$id")}
+    inner = _moved(inner)
+    schema = schema | {k: _moved(schema[k]) for k in ("$defs", "definitions") if k in schema}
     outer = {
         "type": "object",
         "properties": {WRAPPED: inner},
@@ -216,6 +224,19 @@ def _wrap(schema: dict[str, Any]) -> dict[str, Any]:
         "additionalProperties": False,
     }
     return outer | {key: schema[key] for key in ("$defs", "definitions") if key in schema}
+
+
+def _moved(node: Any) -> Any:
+    """Let references to the old root follow it to its new place under the wrapper."""
+    if isinstance(node, list):
+        return [_moved(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    out = {key: _moved(item) for key, item in node.items()}
+    ref = out.get("$ref")
+    if isinstance(ref, str) and re.match(r"#(?!/\$defs/|/definitions/)", ref):
+        out["$ref"] = f"#/properties/{WRAPPED}{ref[1:]}"
+    return out
 
 
 def _resolve(node: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:

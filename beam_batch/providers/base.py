@@ -73,7 +73,13 @@ class StreamReader(Protocol):
 
 
 class Provider(Protocol):
-    """One wire format with its settings."""
+    """One wire format with its settings.
+
+    Attributes:
+        wraps: whether a schema is sent as OpenAI wants it, with an object around other roots.
+    """
+
+    wraps: bool
 
     def to_request(self, instruction: str, prompt: str) -> Request:
         """Build the request of one row."""

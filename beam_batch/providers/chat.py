@@ -33,6 +33,7 @@ class ChatProvider:
     """Requests and replies of Chat Completions."""
 
     def __init__(self, model: ModelSpec, schema: SchemaSpec | None) -> None:
+        self.wraps = model.provider == "openai"
         self._stream = model.options.get("transport") == "sse"
         self._fixed = _fixed(model, schema)
 

@@ -17,6 +17,7 @@ class EchoProvider:
     """
 
     def __init__(self, model: ModelSpec, schema: SchemaSpec | None) -> None:
+        self.wraps = False
         self._model = model.model
         self.delay = model.options.get("delay_ms", 0) / 1000
 

@@ -193,13 +193,20 @@ def _base_url(info: ProviderInfo, env: Mapping[str, str]) -> str:
         return ""
     url = (env.get(info.base_url_env) or info.base_url).rstrip("/")
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname or not _has_good_port(url):
         raise OptionsError(f"{info.base_url_env} must be an http or https URL, got {url!r}.")
     if parts.username or parts.password:
         raise OptionsError(
             f"{info.base_url_env} must not hold a user name or password; use {info.key_env}."
         )
     return url
+
+
+def _has_good_port(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 def needs_key(model: ModelSpec) -> str | None:
@@ -209,5 +216,15 @@ def needs_key(model: ModelSpec) -> str | None:
 
 
 def read_key(model: ModelSpec, env: Mapping[str, str]) -> str | None:
-    """Read the key of a model from the environment."""
-    return next((env[name] for name in model.key_env if env.get(name)), None)
+    """Read the key of a model from the environment, without white space around it.
+
+    Raises:
+        OptionsError: it cannot be a key; the message does not show it.
+    """
+    for name in model.key_env:
+        key = (env.get(name) or "").strip()
+        if key:
+            if not (key.isascii() and key.isprintable()) or " " in key:
+                raise OptionsError(f"{name} holds a character that no key has; set it anew.")
+            return key
+    return None

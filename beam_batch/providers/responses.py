@@ -28,6 +28,7 @@ class ResponsesProvider:
     """Requests and replies of the Responses API."""
 
     def __init__(self, model: ModelSpec, schema: SchemaSpec | None) -> None:
+        self.wraps = True
         self._stream = model.options.get("transport") == "sse"
         self._fixed = _fixed(model, schema)
 
@@ -102,7 +103,7 @@ def _has_answer(body: dict[str, Any]) -> bool:
 
 def _problem(body: dict[str, Any], text: str, refusal: str) -> RowError | None:
     """Return what makes a response less than a complete answer, or None."""
-    status = body.get("status", "completed")
+    status = body.get("status")
     if status == "failed" or body.get("error"):
         return _failed(body.get("error"))
     if refusal:

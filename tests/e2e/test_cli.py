@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +78,15 @@ def folder(tmp_path: Path) -> Path:
         ("-i rows.jsonl -o out.jsonl -m echo --parallel 0", "--parallel must be 1 or more"),
         ("-i rows.jsonl -o out.jsonl -m echo --limit -1", "--limit must be 0 or more"),
         ("-i rows.jsonl -o out.jsonl -m echo --timeout 0", "--timeout must be more than 0"),
+        ("-i rows.jsonl -o out.jsonl -m echo --timeout nan", "--timeout must be more than 0"),
+        ("-i rows.jsonl -o out.jsonl -m echo --retry-wait nan", "--retry-wait must be 0 or more"),
+        ("-i rows.jsonl -o out.jsonl -m echo --runner Bogus", "--runner Bogus"),
+        ("-i rows.jsonl -o out.jsonl -m echo stray", "unexpected argument 'stray'"),
+        ("-i rows.jsonl -o out.jsonl -m echo -- --no_such=1", "no flag of Beam's direct runner"),
+        ("-i /dev/null -o out.jsonl -m echo", "device or a pipe"),
+        ("-i rows.jsonl -o out.jsonl -m echo --error-output /dev/null", "device or a pipe"),
+        ("-i rows.jsonl -o out.jsonl -m echo --work-dir t.md", "--work-dir"),
+        ("-i rows.jsonl -o s3://bucket/out.jsonl -m echo", "name a path"),
         ("-i rows.jsonl -o out.jsonl -m echo --instruction gone.md", "cannot be read"),
         ("-i rows.jsonl -o out.jsonl", "--model"),
         ("-i rows.jsonl -o out.jsonl -m echo --nonsense", "No such option"),
@@ -206,18 +217,33 @@ def test_no_secret_is_in_any_file_in_ps_in_errors_or_in_the_pipeline(folder: Pat
     assert any(".batch" in str(path) for path in files)
     for path in files:
         assert key.encode() not in path.read_bytes(), path
+    assert _pickled(env, instruction=f"plain {key}").count(key) > 0, "the search is blind"
+    assert key not in _pickled(env, instruction="plain")
+
+
+def _pickled(env: dict[str, str], instruction: str) -> str:
+    """Return the pipeline of a call, with every pickle in it opened."""
     code = (
-        "import beam_batch, apache_beam as beam\n"
+        "import sys, beam_batch, apache_beam as beam\n"
+        "from apache_beam.internal import pickler\n"
         "p = beam.Pipeline(options=beam.options.pipeline_options.PipelineOptions([]))\n"
         "rows = p | beam.Create(['{}']) | beam_batch.RenderPrompts()\n"
-        "rows.prompts | beam_batch.CallModel('openai.m')\n"
-        "print(p.to_runner_api().SerializeToString())"
+        "rows.prompts | beam_batch.CallModel('openai.m', instruction=sys.argv[1])\n"
+        "proto = p.to_runner_api()\n"
+        "print(proto)\n"
+        "for step in proto.components.transforms.values():\n"
+        "    if step.spec.urn == 'beam:transform:pardo:v1':\n"
+        "        payload = beam.portability.api.beam_runner_api_pb2.ParDoPayload()\n"
+        "        payload.ParseFromString(step.spec.payload)\n"
+        "        fn = pickler.loads(payload.do_fn.payload)[0]\n"
+        "        print({k: str(v) for k, v in vars(fn).items()})\n"
     )
-    proto = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
-    )
-    assert "CallModel" in proto.stdout
-    assert key not in proto.stdout + proto.stderr
+    shown = subprocess.run(
+        [sys.executable, "-c", code, instruction],
+        env=env, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "WindowSpec" in shown.stdout
+    return shown.stdout + shown.stderr
 
 
 def test_a_folder_that_cannot_be_made_is_named(folder: Path) -> None:
@@ -237,7 +263,7 @@ def test_a_work_dir_that_holds_somebody_s_files_is_refused_and_left_alone(folder
     assert [path.name for path in (folder / "mine").iterdir()] == ["thesis.txt"]
 
 
-def test_shards_never_replace_a_folder_that_holds_something_else(folder: Path) -> None:
+def test_shards_leave_the_other_files_of_their_folder_alone(folder: Path) -> None:
     (folder / "data").mkdir()
     (folder / "data" / "rows.jsonl").write_bytes((folder / "rows.jsonl").read_bytes())
     before = (folder / "data" / "rows.jsonl").read_bytes()
@@ -246,11 +272,9 @@ def test_shards_never_replace_a_folder_that_holds_something_else(folder: Path) -
     )
     assert inside.returncode == 2
     assert "--input data/rows.jsonl is inside --output data/" in inside.stderr
-    foreign = beam_batch(
-        "run", "-i", "rows.jsonl", "-o", "data/", "-m", "echo", "--overwrite", cwd=folder
-    )
-    assert foreign.returncode == 2
-    assert "'rows.jsonl', which is no shard" in foreign.stderr
+    beside = ("run", "-i", "rows.jsonl", "-o", "data/", "-m", "echo")
+    assert beam_batch(*beside, cwd=folder).returncode == 0
+    assert beam_batch(*beside, "--overwrite", "--limit", "1", cwd=folder).returncode == 0
     errors = beam_batch(
         "run", "-i", "rows.jsonl", "-o", "new/", "-m", "echo", "--error-output", "new/e.jsonl",
         cwd=folder,
@@ -275,6 +299,109 @@ def test_existing_side_files_are_not_replaced_unasked(folder: Path, flag: str) -
     assert (folder / "old.jsonl").read_text() == "old\n"
     assert beam_batch(*args, "--overwrite", cwd=folder).returncode == 0
     assert (folder / "old.jsonl").read_text() != "old\n"
+
+
+def test_a_finished_output_is_not_mixed_with_answers_to_other_settings(folder: Path) -> None:
+    args = ("run", "-i", "rows.jsonl", "-o", "out.jsonl", "-m", "echo", "--id-field", "id")
+    assert beam_batch(*args, "-p", "A {{n}}", "--limit", "4", cwd=folder).returncode == 0
+    before = (folder / "out.jsonl").read_bytes()
+    mixed = beam_batch(*args, "-p", "B {{n}}", "--resume", cwd=folder)
+    assert mixed.returncode == 2
+    assert "--template or --prompt changed" in mixed.stderr
+    assert (folder / "out.jsonl").read_bytes() == before
+    longer = beam_batch(*args, "-p", "A {{n}}", "--resume", cwd=folder)
+    assert json.loads(longer.stdout)["skipped_rows"] == 4
+    fewer = beam_batch(
+        *args, "-p", "A {{n}}", "--resume", "--overwrite", "--limit", "2", cwd=folder
+    )
+    assert fewer.returncode == 2
+    assert "holds 10 answers, but only 2 rows are selected" in fewer.stderr
+    anew = beam_batch(*args, "-p", "B {{n}}", "--resume", "--overwrite", cwd=folder)
+    assert json.loads(anew.stdout)["ok_rows"] == 10
+    assert read_jsonl(folder / "out.jsonl")[0]["result"] == "B 1"
+
+
+def test_without_ids_a_finished_output_is_not_mixed_with_another_input(folder: Path) -> None:
+    args = ("run", "-i", "rows.jsonl", "-o", "out.jsonl", "-m", "echo")
+    assert beam_batch(*args, cwd=folder).returncode == 0
+    write_jsonl(folder / "rows.jsonl", [{"id": "new"}])
+    done = beam_batch(*args, "--resume", cwd=folder)
+    assert done.returncode == 2
+    assert "--input (content) changed" in done.stderr
+
+
+def test_overwrite_on_an_unfinished_addition_makes_one_envelope_a_row(folder: Path) -> None:
+    def script(number: int, body: dict[str, object]) -> Answer:
+        text = body["messages"][-1]["content"]  # type: ignore[index]
+        return Answer(status=400, body=error_body("no")) if text == "2" else Answer()
+
+    args = ("run", "-i", "rows.jsonl", "-o", "out.jsonl", "-m", "generic.m", "-p", "{{n}}")
+    with ScriptedServer(script) as server:
+        env = environment(GENERIC_BASE_URL=server.base_url)
+        assert beam_batch(*args, env=env, cwd=folder).returncode == 0
+        stopped = beam_batch(*args, "--resume", "--max-errors", "0", env=env, cwd=folder)
+        assert stopped.returncode == 3
+        done = beam_batch(*args, "--resume", "--overwrite", env=env, cwd=folder)
+        assert done.returncode == 1, done.stderr
+    assert [r["row_number"] for r in read_jsonl(folder / "out.jsonl")] == list(range(1, 11))
+
+
+def test_a_resume_to_another_output_is_refused(folder: Path) -> None:
+    args = ("run", "-i", "rows.jsonl", "-m", "echo", "--work-dir", "w")
+    assert beam_batch(*args, "-o", "a.jsonl", "--max-errors", "0", cwd=folder).returncode == 3
+    other = beam_batch(*args, "-o", "old.jsonl", "--resume", cwd=folder)
+    assert other.returncode == 2
+    assert "--output was" in other.stderr
+    side = beam_batch(*args, "-o", "a.jsonl", "--error-output", "old.jsonl", "--resume", cwd=folder)
+    assert side.returncode == 2
+    assert (folder / "old.jsonl").read_text() == "old\n"
+
+
+@pytest.mark.parametrize("manifest", ["[]", "{}", "null", '{"torn'])
+def test_a_manifest_that_is_none_is_named_and_can_be_overwritten(
+    folder: Path, manifest: str
+) -> None:
+    (folder / "w").mkdir()
+    (folder / "w" / "manifest.json").write_text(manifest)
+    args = ("run", "-i", "rows.jsonl", "-o", "out.jsonl", "-m", "echo", "--work-dir", "w")
+    done = beam_batch(*args, "--resume", cwd=folder)
+    assert done.returncode == 2
+    assert "manifest.json" in done.stderr
+    assert beam_batch(*args, "--overwrite", cwd=folder).returncode == 0
+
+
+def test_a_key_that_cannot_be_one_is_named_without_showing_it(folder: Path) -> None:
+    args = ("run", "-i", "rows.jsonl", "-o", "out.jsonl", "-m", "openai.m", "-p", "{{n}}")
+    done = beam_batch(*args, env=environment(OPENAI_API_KEY="sk-one\nsk-two"), cwd=folder)
+    assert done.returncode == 2
+    assert "OPENAI_API_KEY holds a character" in done.stderr
+    assert "sk-one" not in done.stderr
+    with ScriptedServer() as server:
+        env = environment(OPENAI_API_KEY="sk-one\n", OPENAI_BASE_URL=server.base_url)
+        assert beam_batch(*args, env=env, cwd=folder).returncode == 0
+        assert server.headers[0]["Authorization"] == "Bearer sk-one"
+
+
+def test_a_live_line_is_shown_on_a_terminal(folder: Path) -> None:
+    import pty
+
+    driver, terminal = pty.openpty()
+    with ScriptedServer(delay=0.3) as server:
+        env = environment(GENERIC_BASE_URL=server.base_url, TERM="xterm", COLUMNS="100")
+        args = ("run", "-i", "rows.jsonl", "-o", "out.jsonl", "-m", "generic.m", "--parallel", "2")
+        process = subprocess.Popen(
+            command(*args), env=env, cwd=folder, stderr=terminal, stdout=subprocess.DEVNULL
+        )
+        os.close(terminal)
+        shown = b""
+        with contextlib.suppress(OSError):  # the other end is closed when the run ends
+            while block := os.read(driver, 4096):
+                shown += block
+        os.close(driver)
+        assert process.wait(120) == 0
+    assert b"/10" in shown
+    assert b"in flight" in shown
+    assert b"rows/s" in shown
 
 
 def test_a_kept_work_directory_of_a_finished_run_is_not_taken_for_unfinished(folder: Path) -> None:

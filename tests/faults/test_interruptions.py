@@ -53,12 +53,17 @@ def _sent(server: ScriptedServer) -> Counter[str]:
     return Counter(body["messages"][-1]["content"] for body in server.bodies)
 
 
+def _resent(sent: Counter[str]) -> int:
+    return sum(count - 1 for count in sent.values())
+
+
 def test_ten_kills_lose_no_row_and_resend_at_most_what_was_in_flight(folder: Path) -> None:
     calm = _undisturbed(folder)
     dice = random.Random(20)
     with ScriptedServer(delay=0.02) as server:
         env = environment(GENERIC_BASE_URL=server.base_url)
         args = _arguments(folder, "killed.jsonl", "--resume")
+        asked: Counter[str] = Counter()
         for _ in range(KILLS):
             seen = server.requests
             target = seen + dice.randint(1, ROWS // 12)
@@ -66,11 +71,13 @@ def test_ten_kills_lose_no_row_and_resend_at_most_what_was_in_flight(folder: Pat
             wait_until(lambda target=target: server.requests >= target, process)
             assert process.poll() is None, process.communicate()
             interrupt(process, signal.SIGKILL)
+            before, asked = asked, _sent(server)
+            assert _resent(asked) - _resent(before) <= PARALLEL
+        before = asked
         done = beam_batch(*args, env=env)
         assert done.returncode == 0, done.stderr
-        resent = sum(count - 1 for count in _sent(server).values())
+        assert _resent(_sent(server)) - _resent(before) <= PARALLEL
     assert (folder / "killed.jsonl").read_bytes() == calm
-    assert resent <= KILLS * PARALLEL
     assert not (folder / ".killed.jsonl.batch").exists()
 
 
@@ -134,15 +141,23 @@ def test_torn_last_lines_of_finished_files_are_passed_over_on_resume(folder: Pat
     (folder / "t.jsonl").write_bytes(
         b'{"id":1,"row_number":1,"ok":true,"timing":{},"usage":{}}\n{"id":'
     )
+    failed = {"id": 9, "row_number": 9, "ok": False, "result": None, "error": {"type": "X"}}
+    write_jsonl(folder / "e.jsonl", [failed])
+    with (folder / "e.jsonl").open("ab") as file:
+        file.write(b'{"id":10,"row_')
     with ScriptedServer() as server:
         env = environment(GENERIC_BASE_URL=server.base_url)
-        more = ("--resume", "--telemetry-output", str(folder / "t.jsonl"))
+        more = (
+            "--resume", "--telemetry-output", str(folder / "t.jsonl"),
+            "--error-output", str(folder / "e.jsonl"),
+        )  # fmt: skip
         done = beam_batch(*_arguments(folder, "calm.jsonl", *more), env=env)
         assert server.requests == 1
     assert done.returncode == 0, done.stderr
     assert "torn line" in done.stderr
     assert output.read_bytes() == calm
     assert [record["row_number"] for record in read_jsonl(folder / "t.jsonl")] == [1, ROWS]
+    assert read_jsonl(folder / "e.jsonl") == [failed]
 
 
 def test_a_full_disk_stops_the_run_and_keeps_what_was_written(folder: Path) -> None:
@@ -164,6 +179,58 @@ def test_a_full_disk_stops_the_run_and_keeps_what_was_written(folder: Path) -> N
         assert done.returncode == 0, done.stderr
         assert sum(count - 1 for count in _sent(server).values()) <= PARALLEL
     assert (folder / "out.jsonl").read_bytes() == calm
+
+
+def test_a_retried_bundle_sends_again_only_what_was_in_flight(folder: Path) -> None:
+    """What an engine does when a bundle fails: the same splits again, in the same work directory.
+
+    The retry is played here by running the pipeline a second time over one session.
+    """
+    import beam_batch as api
+    from beam_batch import launch
+    from beam_batch.transforms import write_parts
+
+    spec = api.RunSpec(
+        source=api.SourceSpec(input=str(folder / "rows.jsonl")),
+        prompt=api.PromptSpec(template="row {{n}}"),
+        output=api.OutputSpec(output=str(folder / "out.jsonl")),
+        model="generic.scripted",
+        call=api.CallSpec(parallel=PARALLEL),
+    )
+    calm = _undisturbed(folder)
+    real, written = write_parts._WritePartsFn.process, []
+
+    def fail_once(self: object, outcome: object) -> None:
+        real(self, outcome)  # type: ignore[arg-type]
+        written.append(outcome)
+        if len(written) == 150:
+            raise OSError("the worker is gone")
+
+    run_pipeline = launch._run_pipeline
+
+    def run_twice(*args: object) -> None:
+        with pytest.raises(Exception, match="the worker is gone"):
+            run_pipeline(*args)  # type: ignore[arg-type]
+        run_pipeline(*args)  # type: ignore[arg-type]
+
+    with ScriptedServer(delay=0.01) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GENERIC_BASE_URL", server.base_url)
+        patch.setattr(write_parts._WritePartsFn, "process", fail_once)
+        patch.setattr(launch, "_run_pipeline", run_twice)
+        assert api.run(spec)["ok_rows"] == ROWS
+        assert _resent(_sent(server)) <= PARALLEL
+    assert (folder / "out.jsonl").read_bytes() == calm
+
+
+def test_a_sigterm_while_planning_leaves_nothing(folder: Path) -> None:
+    with (folder / "rows.jsonl").open("ab") as file:
+        for n in range(400_000):
+            file.write(b'{"n": %d}\n' % n)
+    process = start(*_arguments(folder, "out.jsonl", "--id-field", "n"), env=environment())
+    wait_until((folder / ".out.jsonl.batch" / "lock").exists, process)
+    returncode, stderr = interrupt(process, signal.SIGTERM)
+    assert returncode == 143, stderr
+    assert not (folder / ".out.jsonl.batch").exists()
 
 
 def test_a_second_run_on_the_same_work_directory_is_refused(folder: Path) -> None:

@@ -22,13 +22,14 @@ def _run(
     model: str = "openai.m",
     rows: int = 6,
     delay: float = 0,
+    key: str = "sk-canary-123",
 ) -> tuple[Any, ScriptedServer]:
     write_jsonl(folder / "rows.jsonl", [{"n": n} for n in range(1, rows + 1)])
     with ScriptedServer(script, delay=delay) as server:
         done = beam_batch(
             "run", "-i", folder / "rows.jsonl", "-o", folder / "out.jsonl", "-m", model,
             "-p", "row {{n}}", "--telemetry-output", folder / "t.jsonl", *QUICK, *more,
-            env=environment(OPENAI_BASE_URL=server.base_url, OPENAI_API_KEY="sk-canary-123"),
+            env=environment(OPENAI_BASE_URL=server.base_url, OPENAI_API_KEY=key),
         )  # fmt: skip
     assert "Traceback" not in done.stderr
     return done, server
@@ -240,6 +241,30 @@ def test_a_provider_that_asks_for_a_day_fails_the_row(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert server.requests == 6
     assert read_jsonl(tmp_path / "out.jsonl")[1]["error"]["type"] == "RateLimited"
+
+
+@pytest.mark.parametrize("model", ["openai.m", "responses.m", "openai.m?transport=sse"])
+def test_a_key_that_a_server_sends_back_is_in_no_file(tmp_path: Path, model: str) -> None:
+    key = "CANARYKEY4711"
+    said = f"got Bearer {key} and {key}"
+    bodies = (
+        json.dumps({"error": {"message": said}}).encode(),
+        json.dumps({"object": "response", "status": "failed", "error": {"message": said}}).encode(),
+        said.encode(),
+        json.dumps({"detail": said}).encode(),
+    )
+
+    def script(number: int, body: dict[str, Any]) -> Answer:
+        if number == 5:
+            return Answer(text=said, headers={"x-request-id": key})
+        if number == 6:
+            return Answer(status=400, body=error_body(said))
+        return Answer(body=bodies[number % 4])
+
+    done, _ = _run(tmp_path, script, "--max-attempts", "1", model=model, key=key)
+    assert key not in done.stdout + done.stderr
+    for path in tmp_path.rglob("*.json*"):
+        assert key not in path.read_text(), path
 
 
 def test_a_key_revoked_in_mid_run_keeps_what_is_done(tmp_path: Path) -> None:

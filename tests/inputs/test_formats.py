@@ -58,8 +58,24 @@ def test_jsonl_with_a_bom_and_nothing_else_has_no_rows(tmp_path: Path) -> None:
         (b'{"a": "\xff"}', "InvalidEncoding"),
         (b'{"a": "\x00"}', "InvalidJSON"),
         (b"[" * 100_000, "InvalidJSON"),
+        (b'{"a":' * 101 + b"1" + b"}" * 101, "InvalidJSON"),
+        (b'{"a": 1e999}', "InvalidJSON"),
+        (b'{"n": 12345678901234567890, "a": "\\ud800"}', "InvalidJSON"),
     ],
-    ids=["text", "nan", "nan-long", "list", "string", "null", "utf8", "nul", "deep"],
+    ids=[
+        "text",
+        "nan",
+        "nan-long",
+        "list",
+        "string",
+        "null",
+        "utf8",
+        "nul",
+        "deep",
+        "deep-object",
+        "infinite",
+        "surrogate",
+    ],
 )
 def test_a_bad_line_fails_alone(tmp_path: Path, line: bytes, name: str) -> None:
     path = tmp_path / "a.jsonl"
@@ -94,6 +110,76 @@ def test_csv_rows_of_the_wrong_width_or_encoding_fail_alone(tmp_path: Path) -> N
         "InvalidEncoding",
         {"a": "8", "b": "9"},
     ]
+
+
+def test_csv_that_breaks_its_quotes_costs_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'a,b\n2,"6"" pipe\n3,ok\n4,ok\n5,"x"\n6,"open\n7,ok\n')
+    assert outcomes(path) == [
+        "InvalidRow",
+        {"a": "3", "b": "ok"},
+        {"a": "4", "b": "ok"},
+        {"a": "5", "b": "x"},
+        "InvalidRow",
+        {"a": "7", "b": "ok"},
+    ]
+    assert [row.number for row in rows_of(path, 1)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_csv_header_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"na\xefve,b\n1,2\n")
+    with pytest.raises(OptionsError, match="header is not UTF-8"):
+        rows_of(tmp_path / "a.csv")
+
+
+def test_parquet_nanoseconds_are_read_at_any_depth(tmp_path: Path) -> None:
+    kind = pa.timestamp("ns")
+    table = pa.table(
+        {
+            "list": pa.array([[1_000, 2_000]], pa.list_(kind)),
+            "struct": pa.array([{"t": 1_000}], pa.struct([("t", kind)])),
+            "map": pa.array([[("k", 1_000)]], pa.map_(pa.string(), kind)),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    moment = "1970-01-01T00:00:00.000001"
+    assert outcomes(tmp_path / "a.parquet") == [
+        {
+            "list": [moment, "1970-01-01T00:00:00.000002"],
+            "struct": {"t": moment},
+            "map": {"k": moment},
+        }
+    ]
+
+
+def test_a_parquet_time_zone_that_nobody_knows_fails_its_rows(tmp_path: Path) -> None:
+    table = pa.table({"t": pa.array([1], pa.timestamp("us", tz="Foo/Bar"))})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert outcomes(tmp_path / "a.parquet") == ["InvalidRow"]
+
+
+def test_a_damaged_row_group_fails_its_own_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    table = pa.table({"id": [f"r{n}" for n in range(300)]})
+    pq.write_table(table, path, row_group_size=100, compression="zstd", use_dictionary=False)
+    column = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    data = bytearray(path.read_bytes())
+    start = column.data_page_offset
+    data[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    path.write_bytes(data)
+    found = outcomes(path, id_field="id")
+    assert found[:100] == [{"id": f"r{n}"} for n in range(100)]
+    assert found[100:200] == ["InvalidRow"] * 100
+    assert found[200:] == [{"id": f"r{n}"} for n in range(200, 300)]
+
+
+def test_a_parquet_file_with_other_rows_is_another_content(tmp_path: Path) -> None:
+    digests = set()
+    for order in (["bb", "cc"], ["cc", "bb"]):
+        table = pa.table({"t": ["aa", *order, "dd"]})
+        pq.write_table(table, tmp_path / "a.parquet", compression="none", use_dictionary=False)
+        digests.add(plan_rows(SourceSpec(input=str(tmp_path / "a.parquet"))).digest)
+    assert len(digests) == 2
 
 
 def test_csv_fields_may_be_long(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_a_bad_reply_is_a_failure_that_says_where_and_keeps_the_text(
 
 def test_null_is_a_result_where_the_schema_allows_it() -> None:
     assert make_validator(_spec({"type": ["object", "null"]}))("null") is None
-    assert make_validator(_spec({"type": "null"}))('{"value": null}') is None
+    assert make_validator(_spec({"type": "null"}), wraps=True)('{"value": null}') is None
 
 
 def test_strict_mode_gets_every_property_required_and_no_others() -> None:
@@ -116,7 +116,7 @@ def test_a_root_that_is_no_object_is_wrapped_and_unwrapped() -> None:
     assert wire["type"] == "object"
     assert wire["required"] == ["value"]
     assert wire["$defs"] == {"n": {"type": "integer"}}
-    validate = make_validator(spec)
+    validate = make_validator(spec, wraps=True)
     assert validate('{"value": [1, 2]}') == [1, 2]
     assert validate("[1, 2]") == [1, 2]
 
@@ -144,3 +144,18 @@ def test_a_pydantic_model_is_sent_as_its_schema_and_validates() -> None:
         validate('{"label": "good", "score": "many"}')
     with pytest.raises(StructuredOutputError, match="not JSON"):
         validate('{"label": "go')
+
+
+def test_an_object_that_looks_wrapped_stays_whole_where_nothing_was_wrapped() -> None:
+    spec = _spec({"properties": {"value": {"type": "integer"}}, "required": ["value"]})
+    assert make_validator(spec)('{"value": 3}') == {"value": 3}
+    assert make_validator(_spec({"description": "any"}))('{"value": {"a": 1}}') == {
+        "value": {"a": 1}
+    }
+
+
+def test_references_to_the_root_follow_it_under_the_wrapper() -> None:
+    spec = _spec({"type": "array", "items": {"$ref": "#"}})
+    wire = openai_schema(spec).schema
+    assert wire["properties"]["value"]["items"] == {"$ref": "#/properties/value"}
+    assert make_validator(spec, wraps=True)('{"value": [[], [[]]]}') == [[], [[]]]
