@@ -87,7 +87,7 @@ class _CallModelFn(beam.DoFn):
                 break
             if lane.pending:
                 yield from self._emit(block=True)
-        while lane.ready():
+        if lane.ready():  # one for one: a freed slot is used again before the next is freed
             yield from self._emit(block=False)
 
     def finish_bundle(self) -> Iterator[Any]:
