@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +34,8 @@ def _files(spec: RunSpec) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]
     """List the files a run reads and those it writes, each with its flag."""
     out = spec.output
     reads = [
-        ("--input", spec.source.input),
+        *(("--input", value) for value in spec.source.inputs if _is_path(value)),
+        ("--ids", spec.source.ids),
         ("--template", spec.prompt.template_source),
         ("--instruction", spec.prompt.instruction_source),
         ("--schema", spec.schema.source if spec.schema and not spec.schema.model else None),
@@ -55,6 +57,8 @@ def _check_paths(spec: RunSpec) -> None:
     seen: dict[str, str] = {}
     for flag, path in [*reads, *writes]:
         real = os.path.realpath(path)
+        if (flag, path) in writes:
+            _refuse_in_input(flag, real, spec.source.inputs)
         if real in seen and (flag, path) in writes:
             raise OptionsError(f"{flag} {path} is the same file as {seen[real]}; choose another.")
         seen.setdefault(real, flag)
@@ -70,6 +74,22 @@ def _check_paths(spec: RunSpec) -> None:
             raise OptionsError(
                 f"{flag} {path} is inside --work-dir {work}, which is removed at the end."
             )
+
+
+def _is_path(value: str) -> bool:
+    return value != "-" and "://" not in value
+
+
+def _refuse_in_input(flag: str, real: str, inputs: tuple[str, ...]) -> None:
+    """Refuse a file that the input's folder or glob would take in when it is read again."""
+    for value in filter(_is_path, inputs):
+        pattern = os.path.realpath(value)
+        if os.path.isdir(value):
+            taken = real.startswith(pattern + os.sep)
+        else:
+            taken = real != pattern and fnmatch.fnmatch(real, pattern)
+        if taken:
+            raise OptionsError(f"{flag} {real} is among the files of --input {value}; move it out.")
 
 
 def _check_shards(spec: RunSpec, files: list[tuple[str, str]]) -> None:
@@ -109,7 +129,9 @@ def describe(spec: RunSpec) -> dict[str, Any]:
     return {
         "model": spec.model.text,
         "provider": spec.model.provider,
-        "input": spec.source.input,
+        "input": spec.source.input if len(spec.source.inputs) > 1 else spec.source.inputs[0],
+        "sql": spec.source.sql,
+        "where": spec.source.where,
         "output": spec.output.output,
         "schema": spec.schema.source if spec.schema and not spec.schema.model else None,
         "schema_model": spec.schema.model if spec.schema else None,

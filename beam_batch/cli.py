@@ -16,6 +16,7 @@ from beam_batch.options import (
     DEFAULT_INSTRUCTION,
     DEFAULT_PARALLEL,
     DEFAULT_TEMPLATE,
+    INPUT_FORMATS,
     CallSpec,
     OutputSpec,
     ProgressSpec,
@@ -29,7 +30,25 @@ Flags = dict[str, Any]
 Command = Callable[..., None]
 
 INPUT = (
-    click.option("--input", "-i", required=True, help="Rows: a .jsonl, .csv or .parquet file."),
+    click.option(
+        "--input",
+        "-i",
+        required=True,
+        multiple=True,
+        help="Rows: a JSONL, JSON, CSV, TSV, Parquet or Arrow file, a folder, a glob, hf://, "
+        "s3://, gs://, az://, https://, or - for stdin. May be repeated.",
+    ),
+    click.option(
+        "--input-format",
+        type=click.Choice(INPUT_FORMATS),
+        help="Format, where the suffix does not say it.",
+    ),
+    click.option("--encoding", default="utf-8", show_default=True, help="Encoding of text."),
+    click.option("--csv-delimiter", help="Between cells. [default: a comma, in .tsv a tab]"),
+    click.option("--csv-quote", default='"', show_default=True, help="Around cells; '' for none."),
+    click.option("--sql", help="SELECT over the view input: its result is the input."),
+    click.option("--where", help="Condition in SQL, short for SELECT * FROM input WHERE."),
+    click.option("--ids", help="File with the ids to work on, one a line."),
     click.option("--id-field", help="Field that identifies a row. [default: the row number]"),
     click.option("--offset", type=int, default=0, help="Skip this many rows first."),
     click.option("--sample", type=int, help="Then take this many rows at random, in input order."),
@@ -216,7 +235,8 @@ def _pick(spec: type[Any], flags: Flags) -> Any:
 
 
 def _source_spec(flags: Flags) -> SourceSpec:
-    source: SourceSpec = _pick(SourceSpec, flags)
+    delimiter = {"\\t": "\t", "tab": "\t"}.get(flags["csv_delimiter"], flags["csv_delimiter"])
+    source: SourceSpec = _pick(SourceSpec, flags | {"csv_delimiter": delimiter})
     return source
 
 

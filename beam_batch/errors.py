@@ -2,10 +2,11 @@
 
     BatchError
       x OptionsError       a setting is wrong: nothing was sent, exit 2
+      x InputLost          the input cannot be read any more, or has changed: exit 1, resumable
       x RunStopped         the run ended early: everything done is kept, exit 1, 3, 130 or 143
       x FatalReply         the provider refuses every request (key, model, quota, schema)
       x RowError           this row cannot succeed: an ok:false envelope, the run goes on
-        + InvalidJSON InvalidRow InvalidEncoding MissingIdField
+        + InvalidJSON InvalidRow InvalidEncoding MissingIdField (+ UnusableId)
         + MissingTemplateField InvalidTemplateValue
         + ProviderError: RequestRejected RateLimited ServerError ConnectionLost TimedOut
                          InvalidResponse
@@ -29,6 +30,10 @@ class BatchError(Exception):
 
 class OptionsError(BatchError):
     """A setting that cannot work. The message names the flag, the value and the remedy."""
+
+
+class InputLost(BatchError):
+    """An input is gone, has changed since it was planned, or cannot be reached after retries."""
 
 
 class RunStopped(BatchError):
@@ -73,6 +78,10 @@ class InvalidEncoding(RowError):
 
 class MissingIdField(RowError):
     """The row has no value under ``--id-field``."""
+
+
+class UnusableId(MissingIdField):
+    """The value under ``--id-field`` is no non-empty text and no number."""
 
 
 class MissingTemplateField(RowError):

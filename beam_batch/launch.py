@@ -54,6 +54,7 @@ def run(spec: RunSpec) -> Summary:
     try:
         _execute(spec, session, options)
         record_settings(session)
+        session.work.finished.touch()
         summary = _finish(spec, session, started)
         if not spec.output.keep_temp:
             work.remove()
@@ -67,7 +68,9 @@ def run(spec: RunSpec) -> Summary:
 
 
 def _execute(spec: RunSpec, session: Session, options: Any) -> None:
-    rows = sum(session.commit.rows)
+    for note in session.plan.notes:
+        print(f"batch: {note}", file=sys.stderr, flush=True)
+    rows = session.plan.selected_rows
     try:
         with (
             _signals(session.stop),
@@ -248,6 +251,8 @@ def _finish(spec: RunSpec, session: Session, started: float) -> Summary:
         "completed_at": _utc(time.time()),
         "input_rows": plan.input_rows,
         "selected_rows": plan.selected_rows,
+        "plan_ms": plan.plan_ms,
+        "id_check_ms": plan.ids_ms,
         **counts,
         "duration_ms": round((time.time() - started) * 1000, 1),
     }

@@ -8,9 +8,12 @@ from typing import Any
 
 from beam_batch import jsonio
 from beam_batch.errors import OptionsError
-from beam_batch.inputs.plan import Plan
+from beam_batch.inputs.opening import scheme_of
+from beam_batch.inputs.plan import Plan, read_ids
+from beam_batch.inputs.resolve import STDIN, Origin
+from beam_batch.inputs.scanning import Read
 from beam_batch.options import ModelSpec, RunSpec
-from beam_batch.records import Split
+from beam_batch.records import Source, Split
 
 
 def fingerprint(spec: RunSpec, input_digest: str) -> dict[str, Any]:
@@ -19,7 +22,15 @@ def fingerprint(spec: RunSpec, input_digest: str) -> dict[str, Any]:
     source = spec.source
     options = dict(sorted(spec.model.options.items()))
     return {
+        "--input": [_absolute(uri) for uri in source.inputs],
         "--input (content)": input_digest,
+        "--input-format": source.input_format,
+        "--encoding": source.encoding,
+        "--csv-delimiter": source.csv_delimiter,
+        "--csv-quote": source.csv_quote,
+        "--sql": source.sql,
+        "--where": source.where,
+        "--ids": _digest("\n".join(sorted(read_ids(source.ids)))) if source.ids else None,
         "--output": os.path.abspath(spec.output.output),
         "--id-field": source.id_field,
         "--offset": source.offset,
@@ -73,10 +84,18 @@ def refuse_mixing(old: dict[str, Any], new: dict[str, Any], overwrite: bool) -> 
     )
 
 
+_LONG = ("--input (content)", "--template or --prompt", "--instruction", "--schema", "--ids")
+"""Marks that are digests."""
+
+
 def _change(name: str, old: Any, new: Any) -> str:
-    if name in ("--model", "--output") or not (isinstance(new, str) or isinstance(old, str)):
-        return f"{name} was {old}, is {new}"
-    return f"{name} changed"
+    if name in _LONG:
+        return f"{name} changed"
+    return f"{name} was {old}, is {new}"
+
+
+def _absolute(uri: str) -> str:
+    return uri if uri == STDIN or scheme_of(uri) else os.path.abspath(uri)
 
 
 def _digest(text: str) -> str:
@@ -84,14 +103,15 @@ def _digest(text: str) -> str:
 
 
 def plan_to(plan: Plan) -> dict[str, Any]:
-    """Write a plan as JSON values."""
-    return plan._asdict() | {"splits": [list(split) for split in plan.splits]}
+    """Write a plan as JSON values; splits name their source by its place."""
+    places = {source: place for place, source in enumerate(plan.sources)}
+    splits = [[places[split.source], *split[1:]] for split in plan.splits]
+    return plan._asdict() | {"splits": splits}
 
 
 def plan_from(data: dict[str, Any]) -> Plan:
     """Read a plan from JSON values."""
-    splits = [
-        Split._make(tuple(value) if isinstance(value, list) else value for value in values)
-        for values in data["splits"]
-    ]
-    return Plan(**(data | {"splits": splits}))
+    sources = [Source(*values) for values in data["sources"]]
+    reads = [Read(Origin(*origin), digest, stop) for origin, digest, stop in data["reads"]]
+    splits = [Split(sources[place], *rest) for place, *rest in data["splits"]]
+    return Plan(**(data | {"sources": sources, "reads": reads, "splits": splits}))

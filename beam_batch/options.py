@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ DEFAULT_INSTRUCTION = (
 )
 DEFAULT_TEMPLATE = "{{row_json}}"
 DEFAULT_PARALLEL = 32
+INPUT_FORMATS = ("jsonl", "json", "csv", "tsv", "parquet", "arrow")
 
 
 def _at_least(flag: str, value: float | None, least: float) -> None:
@@ -24,9 +26,25 @@ def _at_least(flag: str, value: float | None, least: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceSpec:
-    """Which rows a run works on, in this order: offset, sample, limit."""
+    """Which rows a run works on: sql or where, then ids, offset, sample and limit.
 
-    input: str
+    Attributes:
+        input: file, folder, glob or URL, or several; '-' is standard input.
+        input_format: jsonl, json, csv, tsv, parquet or arrow, where suffixes do not say so.
+        encoding: of text, a name that Python knows.
+        csv_quote: the quote of CSV, '' for none.
+        sql: one SELECT over the view `input`; `where` is short for SELECT * with a condition.
+        ids: file with the ids to work on, one a line.
+    """
+
+    input: str | tuple[str, ...]
+    input_format: str | None = None
+    encoding: str = "utf-8"
+    csv_delimiter: str | None = None
+    csv_quote: str = '"'
+    sql: str | None = None
+    where: str | None = None
+    ids: str | None = None
     id_field: str | None = None
     offset: int = 0
     limit: int | None = None
@@ -34,12 +52,36 @@ class SourceSpec:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.input:
+        if not self.inputs or not all(self.inputs):
             raise OptionsError("--input needs a file.")
+        if self.input_format not in (None, *INPUT_FORMATS):
+            known = ", ".join(INPUT_FORMATS)
+            raise OptionsError(f"--input-format must be one of {known}, got {self.input_format!r}.")
+        _check_text_settings(self.encoding, self.csv_delimiter, self.csv_quote)
+        if self.sql is not None and self.where is not None:
+            raise OptionsError("--sql and --where exclude each other; put the WHERE into the SQL.")
         if self.id_field == "":
             raise OptionsError("--id-field needs the name of a field, got ''.")
         for flag in ("offset", "limit", "sample", "seed"):
             _at_least(f"--{flag}", getattr(self, flag), 0)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """All inputs, in the order given."""
+        return (self.input,) if isinstance(self.input, str) else tuple(self.input)
+
+
+def _check_text_settings(encoding: str, delimiter: str | None, quote: str) -> None:
+    try:
+        codecs.lookup(encoding)
+    except LookupError:
+        raise OptionsError(
+            f"--encoding {encoding}: no such encoding; try utf-16, cp1252."
+        ) from None
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in "\r\n"):
+        raise OptionsError(f"--csv-delimiter must be one character, got {delimiter!r}.")
+    if len(quote) > 1 or quote in ("\r", "\n"):
+        raise OptionsError(f"--csv-quote must be one character or empty, got {quote!r}.")
 
 
 @dataclass(frozen=True, kw_only=True)

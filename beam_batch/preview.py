@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from beam_batch import jsonio
 from beam_batch.errors import RowError
-from beam_batch.inputs.plan import plan_rows, read_split
+from beam_batch.inputs.plan import plan_rows
+from beam_batch.inputs.reading import read_rows
 from beam_batch.options import PromptSpec, SchemaSpec, SourceSpec
 from beam_batch.prompts.template import render
 from beam_batch.providers import headers, make_provider, read_key, resolve_model
@@ -28,6 +32,8 @@ def preview(
     provider = make_provider(spec, schema)
     key = read_key(spec, os.environ)
     blocks = []
+    if source.sample is None and source.ids is None:  # then the front of the input is enough
+        source = dataclasses.replace(source, limit=min(rows, source.limit or rows))
     for row in itertools.islice(_rows(source), rows):
         title = f"# row {row.number}, id {jsonio.dumps(row.id).decode()}"
         try:
@@ -50,5 +56,6 @@ def _header_lines(head: Any) -> list[str]:
 
 
 def _rows(source: SourceSpec) -> Iterator[Row]:
-    for split in plan_rows(source).splits:
-        yield from read_split(split, source.id_field)
+    with tempfile.TemporaryDirectory(prefix="beam-batch-") as folder:
+        for split in plan_rows(source, Path(folder)).splits:
+            yield from read_rows(split, source.id_field)

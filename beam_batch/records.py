@@ -5,30 +5,47 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 
-class Split(NamedTuple):
-    """A run of consecutive rows of one input.
+class Source(NamedTuple):
+    """One file that rows are read from.
 
     Attributes:
-        number: position of the split in the run, from 0.
-        uri: the input.
-        start, stop: byte range (text formats) or row range (Parquet).
-        first_row: 1-based number of its first row in the whole input.
-        rows: how many rows it holds.
-        picks: numbers of the selected rows, or None for all of them.
+        uri: as the user knows it.
+        path: what is opened: a local path, or a URL.
+        format: a key of `inputs.formats.FORMATS`.
+        stamp: what must still be so when it is read (`inputs.resolve.stamp_of`), or ''.
+        delimiter, quote: of CSV; an empty quote means that there is none.
     """
 
-    number: int
     uri: str
+    path: str
+    format: str
+    stamp: str
+    delimiter: str = ","
+    quote: str = '"'
+
+
+class Split(NamedTuple):
+    """A run of consecutive rows of one file, and which of them are worked on.
+
+    Attributes:
+        start, stop: byte range (text formats) or row range (Parquet, Arrow).
+        first_row: 1-based number of its first row in the whole input.
+        rows: how many rows it holds.
+        selected: how many of them are worked on.
+        first_pick: number of the first selected row where they are consecutive, else the place of
+            the first selected number in `picks_file`.
+        shard: the group of consecutive rows that its results are kept with.
+    """
+
+    source: Source
     start: int
     stop: int
     first_row: int
     rows: int
-    picks: tuple[int, ...] | None = None
-
-    @property
-    def selected(self) -> int:
-        """Number of rows of this split that the run works on."""
-        return self.rows if self.picks is None else len(self.picks)
+    selected: int
+    first_pick: int = 0
+    picks_file: str | None = None
+    shard: int = 0
 
 
 class Failure(NamedTuple):
@@ -48,12 +65,12 @@ class Row(NamedTuple):
     """One input row; `data` is None where it could not be read.
 
     Attributes:
-        split: index of its split, or None in a pipeline without a plan.
+        shard: where its results are kept, or None in a pipeline without a plan.
         number: 1-based row number, or None in a pipeline without a plan.
         id: the value of the id field as text, else the number.
     """
 
-    split: int | None
+    shard: int | None
     number: int | None
     id: str | int | None
     data: dict[str, Any] | None
@@ -70,7 +87,7 @@ class Prompt(NamedTuple):
 class Outcome(NamedTuple):
     """What became of one row in one attempt: its envelope and its telemetry."""
 
-    split: int | None
+    shard: int | None
     row_number: int | None
     ok: bool
     envelope: dict[str, Any]
@@ -80,6 +97,6 @@ class Outcome(NamedTuple):
 class Receipt(NamedTuple):
     """A closed part file and how many outcomes it holds."""
 
-    split: int
+    shard: int
     path: str
     outcomes: int

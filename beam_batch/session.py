@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import uuid
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from beam_batch import jsonio
 from beam_batch.errors import InvalidJSON, OptionsError
-from beam_batch.inputs.plan import Plan, plan_rows
+from beam_batch.inputs.plan import Plan, plan_rows, recheck
 from beam_batch.manifest import (
     fingerprint,
     plan_from,
@@ -21,6 +22,8 @@ from beam_batch.options import OutputSpec, RunSpec
 from beam_batch.outputs import prior
 from beam_batch.outputs.commit import APPEND, NEW, REWRITE, CommitSpec, shards_in
 from beam_batch.outputs.workdir import StopFlag, WorkDir, settings_file, write_atomically
+
+PLAN, PRIOR = "plan.json", "prior.sqlite"
 
 
 class Session(NamedTuple):
@@ -45,32 +48,64 @@ def open_session(spec: RunSpec, work: WorkDir) -> Session:
     Raises:
         OptionsError: the input cannot be read, or it is unclear what is to become of earlier work.
     """
-    manifest = _unfinished(spec.output, work)
-    _refuse_unclear(spec.output, work, manifest)
-    plan = plan_rows(spec.source)
-    marks = fingerprint(spec, plan.digest)
-    if (
-        manifest is None
-        or not spec.output.resume
-        or not refuse_changes(manifest["fingerprint"], marks, spec.output.overwrite)
-    ):
-        work.clear()
-        work.create()
-        manifest = {"session": 0, "fingerprint": marks, "plan": plan_to(plan)}
-        manifest |= _existing(spec.output, work, marks, plan)
-    elif spec.output.overwrite and manifest["mode"] == APPEND:
-        unkept = {path: 0 for path in (spec.output.output, spec.output.error_output) if path}
+    out = spec.output
+    manifest = _unfinished(out, work)
+    _refuse_unclear(out, work, manifest)
+    plan = None
+    if manifest is not None and out.resume:
+        plan = _earlier_plan(spec, work, manifest)
+    if plan is None or manifest is None:
+        plan, manifest = _new_plan(spec, work)
+    elif out.overwrite and manifest["mode"] == APPEND:
+        unkept = {path: 0 for path in (out.output, out.error_output) if path}
         manifest |= {"mode": REWRITE, "keep_bytes": manifest["keep_bytes"] | unkept}
-    _pin_new_targets(spec.output, manifest["keep_bytes"])
+    _pin_new_targets(out, manifest["keep_bytes"])
     work.create()
     manifest["session"] += 1
     write_atomically(work.manifest, jsonio.dumps(manifest))
+    work.finished.unlink(missing_ok=True)
     work.commit.unlink(missing_ok=True)
-    return _session(spec.output, work, manifest)
+    return _session(out, work, manifest, plan)
 
 
-def _session(out: OutputSpec, work: WorkDir, manifest: dict[str, Any]) -> Session:
-    plan = plan_from(manifest["plan"])
+def _earlier_plan(spec: RunSpec, work: WorkDir, manifest: dict[str, Any]) -> Plan | None:
+    """Return the plan of an unfinished run, or None where --overwrite asks to start again.
+
+    Raises:
+        OptionsError: settings or input have changed, and nothing asks to start again.
+    """
+    stored = jsonio.loads((work.root / manifest["plan"] / PLAN).read_bytes())
+    plan, changed = recheck(plan_from(stored))
+    marks = fingerprint(spec, plan.digest)
+    if not refuse_changes(manifest["fingerprint"], marks, spec.output.overwrite):
+        return None
+    if changed and not spec.output.overwrite:
+        raise OptionsError(
+            f"--resume: the input has changed since the run was planned: {', '.join(changed)}. "
+            "Restore it, or add --overwrite to start again."
+        )
+    return None if changed else plan
+
+
+def _new_plan(spec: RunSpec, work: WorkDir) -> tuple[Plan, dict[str, Any]]:
+    """Plan the input beside what is there, and only then remove that."""
+    folder = work.new_plan()
+    try:
+        plan = plan_rows(spec.source, folder)
+        marks = fingerprint(spec, plan.digest)
+        manifest = {"session": 0, "fingerprint": marks, "plan": folder.name}
+        manifest |= _existing(spec.output, folder / PRIOR, marks, plan)
+        write_atomically(folder / PLAN, jsonio.dumps(plan_to(plan)))
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    work.clear(keep=folder)
+    if (folder / PRIOR).exists():
+        (folder / PRIOR).rename(work.prior)
+    return plan, manifest
+
+
+def _session(out: OutputSpec, work: WorkDir, manifest: dict[str, Any], plan: Plan) -> Session:
     commit = CommitSpec(
         work=work,
         output=out.output,
@@ -78,7 +113,7 @@ def _session(out: OutputSpec, work: WorkDir, manifest: dict[str, Any]) -> Sessio
         telemetry_output=out.telemetry_output,
         mode=manifest["mode"],
         session=manifest["session"],
-        rows=tuple(split.selected for split in plan.splits),
+        rows=tuple(plan.shards),
         keep_bytes=tuple(manifest["keep_bytes"].items()),
     )
     # A name of its own each time: this process may have seen a flag of an earlier run here.
@@ -88,7 +123,7 @@ def _session(out: OutputSpec, work: WorkDir, manifest: dict[str, Any]) -> Sessio
 
 def _unfinished(out: OutputSpec, work: WorkDir) -> dict[str, Any] | None:
     """Return the manifest of an unfinished run, or None where there is none."""
-    if work.commit.exists():  # finished: its files are in place, so they speak for it
+    if work.finished.exists():  # its files are in place, so they speak for it
         return None
     try:
         return work.read_manifest()
@@ -130,7 +165,7 @@ def _is_there(path: str) -> bool:
     return any(shards_in(found)) if found.is_dir() else found.exists()
 
 
-def _existing(out: OutputSpec, work: WorkDir, marks: dict[str, Any], plan: Plan) -> dict[str, Any]:
+def _existing(out: OutputSpec, index: Path, marks: dict[str, Any], plan: Plan) -> dict[str, Any]:
     """Decide how the commit treats existing final files, and index their answers.
 
     ``keep_bytes`` says of each file how many bytes of it stay at the front of the new one.
@@ -155,7 +190,7 @@ def _existing(out: OutputSpec, work: WorkDir, marks: dict[str, Any], plan: Plan)
             "--resume: answered rows are kept and not sent again."
         )
     files = shards_in(old) if out.is_directory else [old]
-    built = prior.build(work.prior, files)
+    built = prior.build(index, files)
     if out.overwrite and built.answers > plan.selected_rows:
         raise OptionsError(
             f"--output {out.output} holds {built.answers} answers, but only {plan.selected_rows} "

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from beam_batch.errors import RowError
-from beam_batch.inputs.digest import whole_digest
+from beam_batch.records import Source
 
 SPLIT_ROWS = 5_000
 SPLIT_BYTES = 8 << 20
@@ -16,7 +16,7 @@ class Chunk(NamedTuple):
     """Consecutive rows of one file.
 
     Attributes:
-        start, stop: byte range for text, row range for Parquet.
+        start, stop: byte range for text, row range for Parquet and Arrow.
         rows: how many rows the range holds; blank lines are none.
     """
 
@@ -28,16 +28,21 @@ class Chunk(NamedTuple):
 Value = dict[str, Any] | RowError
 """What a read yields for a row: its fields, or why it cannot be used."""
 
+Columns = tuple[str, ...] | None
+"""Fields that a read needs, or None for all; formats that store rows whole ignore it."""
+
 
 class Format(NamedTuple):
-    """The functions of one input format.
+    """The functions of one input format. Each opens the source's path through `opening`.
 
     Attributes:
-        scan: path, rows a chunk.
-        read: path, start, stop.
-        digest: path; changes when the content does.
+        scan: source, rows a chunk; raises OptionsError for a file that is not of the format.
+        read: source, start, stop, columns.
+        names: source; names of the columns, or () where rows carry their own.
+        is_text: whether a range is one of bytes, so that a scan reads the file.
     """
 
-    scan: Callable[[str, int], Iterator[Chunk]]
-    read: Callable[[str, int, int], Iterator[Value]]
-    digest: Callable[[str], str] = whole_digest
+    scan: Callable[[Source, int], Iterator[Chunk]]
+    read: Callable[[Source, int, int, Columns], Iterator[Value]]
+    names: Callable[[Source], tuple[str, ...]]
+    is_text: bool

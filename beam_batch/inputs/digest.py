@@ -5,32 +5,49 @@ from __future__ import annotations
 import hashlib
 import os
 
+from beam_batch.inputs.opening import scheme_of
+from beam_batch.records import Source
+
 WHOLE = 16 << 20
-"""Files up to this many bytes are read whole; of larger binary ones, evenly spaced blocks."""
+"""Columnar files up to this many bytes are read whole; of larger ones, evenly spaced blocks."""
 _BLOCK = 1 << 20
 _SAMPLES = 256
 _SAMPLE_BYTES = 64 << 10
 
 
-def whole_digest(path: str) -> str:
-    """Return a digest of all bytes of a file."""
+def content_digest(source: Source, stop: int | None = None) -> str:
+    """Return a digest of a source, or of its first `stop` bytes.
+
+    Text is read whole. Of a large Parquet or Arrow file it is the footer and blocks spread over
+    the rest; of a remote one its name and the store's own mark (commit, entity tag).
+    """
+    if scheme_of(source.path):
+        return hashlib.blake2b(f"{source.path} {source.stamp}".encode(), digest_size=16).hexdigest()
+    if source.format in ("parquet", "arrow") and os.path.getsize(source.path) > WHOLE:
+        return _sampled(source.path)
+    return _whole(source.path, stop)
+
+
+def _whole(path: str, stop: int | None) -> str:
     digest = hashlib.blake2b(digest_size=16)
+    left = os.path.getsize(path) if stop is None else stop
     with open(path, "rb", buffering=0) as file:
-        while block := file.read(_BLOCK):
+        while left > 0 and (block := file.read(min(_BLOCK, left))):
             digest.update(block)
+            left -= len(block)
     return digest.hexdigest()
 
 
-def sampled_digest(path: str, tail: int) -> str:
-    """Return a digest of a file's size, its last bytes, and blocks spread over the rest."""
+def _sampled(path: str) -> str:
+    """Digest the size, the footer (its length stands 8 bytes before the end), and some blocks."""
     size = os.path.getsize(path)
-    if size <= WHOLE:
-        return whole_digest(path)
     digest = hashlib.blake2b(str(size).encode(), digest_size=16)
     with open(path, "rb", buffering=0) as file:
         for place in range(_SAMPLES):
             file.seek(size * place // _SAMPLES)
             digest.update(file.read(_SAMPLE_BYTES))
-        file.seek(max(0, size - tail))
+        file.seek(size - 8)
+        tail = int.from_bytes(file.read(4), "little") + 8
+        file.seek(max(0, size - min(tail, WHOLE)))
         digest.update(file.read())
     return digest.hexdigest()

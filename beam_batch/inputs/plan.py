@@ -1,151 +1,222 @@
-"""The plan: number the rows, apply offset, sample and limit, cut splits, check ids."""
+"""The plan: number the rows, choose some, cut splits, check ids. Every resume reads it again."""
 
 from __future__ import annotations
 
-import random
-from array import array
-from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import hashlib
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from beam_batch.errors import MissingIdField, OptionsError, RowError
-from beam_batch.inputs import format_of
+from beam_batch.errors import OptionsError
 from beam_batch.inputs.base import SPLIT_ROWS
+from beam_batch.inputs.digest import content_digest
+from beam_batch.inputs.formats import FORMATS
+from beam_batch.inputs.ids import check_ids
+from beam_batch.inputs.reading import read_rows
+from beam_batch.inputs.resolve import resolve, stamp_of
+from beam_batch.inputs.scanning import Read, Scanned, scan_origins
+from beam_batch.inputs.selection import Selection, select
 from beam_batch.options import SourceSpec
-from beam_batch.records import Failure, Row, Split
+from beam_batch.records import Row, Source, Split
+
+MOST_SHARDS = 4_096
+"""Results are kept in this many groups of consecutive rows at most, and so in so many files."""
 
 
 class Plan(NamedTuple):
     """Which rows are worked on, in splits.
 
     Attributes:
-        input_rows: rows in the input.
-        selected_rows: rows in the splits.
-        digest: of the input's bytes (of a large Parquet file: of its footer and some pages).
+        reads: the files as the user named them, with what was read of each.
+        sources: the files that are read: the same, or copies of them.
+        shards: selected rows of each shard.
+        input_rows: rows in the input, or None where a limit made counting them needless.
+        digest: of the whole input.
+        notes: what the user should know.
+        plan_ms, ids_ms: what planning took, and the check of the ids.
     """
 
+    reads: list[Read]
+    sources: list[Source]
     splits: list[Split]
-    input_rows: int
+    shards: list[int]
+    input_rows: int | None
     selected_rows: int
     digest: str
+    notes: list[str]
+    plan_ms: float
+    ids_ms: float
 
 
-def plan_rows(source: SourceSpec, rows_a_split: int = SPLIT_ROWS) -> Plan:
-    """Scan the input once and cut the selected rows into splits.
+def plan_rows(source: SourceSpec, folder: Path, rows_a_split: int = SPLIT_ROWS) -> Plan:
+    """Read the input once, as far as the selection needs it, and cut the selected rows into splits.
+
+    `folder` takes what has to be kept: copies, a query's result, chosen row numbers.
 
     Raises:
         OptionsError: the input cannot be read, or ids are unusable or not unique.
     """
-    found = format_of(source.input)
-    chunks: list[Split] = []
-    total = 0
-    with ThreadPoolExecutor(1) as pool:  # hashing leaves the interpreter to the scan
-        digest = pool.submit(found.digest, source.input)
-        for chunk in found.scan(source.input, rows_a_split):
-            place, first = len(chunks), total + 1
-            chunks.append(Split(place, source.input, chunk.start, chunk.stop, first, chunk.rows))
-            total += chunk.rows
-    splits = _cut(chunks, _selection(source, total))
-    selected = sum(split.selected for split in splits)
+    started = time.monotonic()
+    scanned = scan_origins(resolve(source), source, folder, rows_a_split)
+    selection = _selection(source, scanned, folder)
+    splits, shards = _cut(scanned.chunks, selection, rows_a_split)
+    planned = time.monotonic()
     if source.id_field is not None:
-        _check_ids(splits, source.id_field)
-    return Plan(splits, total, selected, digest.result())
+        _check(source.id_field, splits, folder)
+    return Plan(
+        reads=scanned.reads,
+        sources=scanned.sources,
+        splits=splits,
+        shards=shards,
+        input_rows=scanned.rows if scanned.whole else None,
+        selected_rows=len(selection.numbers),
+        digest=_joined(read.digest for read in scanned.reads),
+        notes=_differences(scanned.sources),
+        plan_ms=round((planned - started) * 1000, 1),
+        ids_ms=round((time.monotonic() - planned) * 1000, 1),
+    )
 
 
-def _selection(source: SourceSpec, total: int) -> Sequence[int]:
-    """Return the selected row numbers (from 1), in order: offset, then sample, then limit."""
-    numbers: Sequence[int] = range(source.offset + 1, total + 1)
-    if source.sample is not None and source.sample < len(numbers):
-        numbers = sorted(random.Random(source.seed).sample(numbers, source.sample))
-    return numbers if source.limit is None else numbers[: source.limit]
+def _selection(source: SourceSpec, scanned: Scanned, folder: Path) -> Selection:
+    numbers: Any = range(1, scanned.rows + 1)
+    if source.ids is not None:
+        numbers = _listed(source, scanned)
+    return select(source, numbers, folder)
 
 
-def _cut(chunks: list[Split], selection: Sequence[int]) -> list[Split]:
-    """Keep the chunks that hold selected rows, each with the numbers of those rows."""
-    splits: list[Split] = []
-    for chunk in chunks:
-        low = bisect_left(selection, chunk.first_row)
-        high = bisect_left(selection, chunk.first_row + chunk.rows)
-        if high > low:
-            picks = None if high - low == chunk.rows else tuple(selection[low:high])
-            splits.append(chunk._replace(number=len(splits), picks=picks))
-    return splits
-
-
-def read_split(split: Split, id_field: str | None) -> Iterator[Row]:
-    """Yield the selected rows of a split; an unusable one carries its failure."""
-    picks = None if split.picks is None else frozenset(split.picks)
-    last = split.first_row + split.rows - 1 if split.picks is None else split.picks[-1]
-    values = format_of(split.uri).read(split.uri, split.start, split.stop)
-    for number, value in enumerate(values, split.first_row):
-        if picks is None or number in picks:
-            yield _row(split.number, number, value, id_field)
-        if number >= last:
-            return
-
-
-def _row(split: int, number: int, value: dict[str, Any] | RowError, id_field: str | None) -> Row:
-    if isinstance(value, RowError):
-        return Row(split, number, number, None, Failure.of(value))
-    try:
-        return Row(split, number, row_id(id_field, value, number), value)
-    except MissingIdField as error:
-        return Row(split, number, number, value, Failure.of(error))
-
-
-def row_id(field: str | None, data: Mapping[str, Any], number: int | None) -> str | int | None:
-    """Return a row's id: the field's value as text, or the row number where there is no field.
-
-    Raises:
-        MissingIdField: the row lacks the field, or its value cannot be an id.
-    """
-    if field is None:
-        return number
-    if field not in data:
-        raise MissingIdField(f"Missing id field {field!r}")
-    value = data[field]
-    if isinstance(value, str) and value:
-        return value
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
-    raise UnusableId(f"id field {field!r} is {value!r:.60}")
-
-
-class UnusableId(MissingIdField):
-    """The id field is there, but its value cannot identify a row."""
-
-
-def _check_ids(splits: list[Split], field: str) -> None:
-    """Find unusable and repeated ids before money is spent; holds eight bytes a row."""
+def _listed(source: SourceSpec, scanned: Scanned) -> Any:
+    """Return the numbers of the rows whose ids are listed in the file of ``--ids``."""
     import numpy as np
 
-    hashes = array("q")
-    for row in _rows_with_id(splits, field):
-        hashes.append(hash(row.id))
-    values, counts = np.unique(np.frombuffer(hashes, dtype=np.int64), return_counts=True)
-    repeated = set(values[counts > 1].tolist())
-    if not repeated:
-        return
-    seen: dict[str | int | None, int | None] = {}
-    for row in _rows_with_id(splits, field):
-        if hash(row.id) not in repeated:
+    listed = read_ids(str(source.ids))
+    found: list[int] = []
+    missing = set(listed)
+    for row in _rows(scanned.chunks, source.id_field):
+        text = str(row.id)
+        if row.failure is None and text in listed:
+            found.append(row.number or 0)
+            missing.discard(text)
+    if missing:
+        shown = ", ".join(sorted(missing)[:5])
+        raise OptionsError(
+            f"--ids {source.ids}: {len(missing)} of {len(listed)} ids are not in the input, such "
+            f"as {shown}."
+        )
+    return np.array(found, dtype=np.int64)
+
+
+def read_ids(path: str) -> frozenset[str]:
+    """Read a file of ids, one a line.
+
+    Raises:
+        OptionsError: it cannot be read.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionsError(f"--ids {path}: cannot be read ({error}).") from None
+    return frozenset(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _cut(
+    chunks: list[Split], selection: Selection, rows_a_split: int
+) -> tuple[list[Split], list[int]]:
+    """Keep the chunks that hold selected rows, and group them into shards."""
+    target = max(rows_a_split, -(-len(selection.numbers) // MOST_SHARDS))
+    splits: list[Split] = []
+    shards: list[int] = []
+    for chunk in chunks:
+        low, high = _places(selection.numbers, chunk)
+        if high <= low:
             continue
-        if row.id in seen:
-            raise OptionsError(
-                f"--id-field {field}: {row.id!r} is the id of rows {seen[row.id]} and "
-                f"{row.number}; ids must be unique."
+        if not shards or shards[-1] + (high - low) > target:
+            shards.append(0)
+        shards[-1] += high - low
+        splits.append(
+            chunk._replace(
+                shard=len(shards) - 1,
+                selected=high - low,
+                first_pick=int(selection.numbers[low]) if selection.file is None else low,
+                picks_file=selection.file,
             )
-        seen[row.id] = row.number
+        )
+    return splits, shards
 
 
-def _rows_with_id(splits: list[Split], field: str) -> Iterator[Row]:
+def _places(numbers: Any, chunk: Split) -> tuple[int, int]:
+    """Return where the rows of a chunk begin and end among the selected row numbers."""
+    first, behind = chunk.first_row, chunk.first_row + chunk.rows
+    if isinstance(numbers, range):
+        low, high = first - numbers.start, behind - numbers.start
+        return min(max(low, 0), len(numbers)), min(max(high, 0), len(numbers))
+    return int(numbers.searchsorted(first)), int(numbers.searchsorted(behind))
+
+
+def _check(field: str, splits: list[Split], folder: Path) -> None:
+    check_ids(lambda: _rows(splits, field), field, folder)
+
+
+def _rows(splits: Iterable[Split], field: str | None) -> Iterator[Row]:
+    """Yield the selected rows with no more of them than the id."""
     for split in splits:
-        for row in read_split(split, field):
-            if row.failure is None:
-                yield row
-            elif row.failure.type == UnusableId.__name__:
-                raise OptionsError(
-                    f"--id-field {field}: row {row.number}: {row.failure.message}; an id is a "
-                    "non-empty string or a number."
-                )
+        yield from read_rows(split, field, (field,) if field else ())
+
+
+def _differences(sources: list[Source]) -> list[str]:
+    """Say which files have other columns than the first."""
+    notes: list[str] = []
+    if len(sources) < 2:
+        return notes
+    first = FORMATS[sources[0].format].names(sources[0])
+    for source in sources[1:]:
+        names = FORMATS[source.format].names(source)
+        if not (first and names) or set(names) == set(first):
+            continue
+        lacks, more = sorted(set(first) - set(names)), sorted(set(names) - set(first))
+        words = [f"lacks {', '.join(lacks)}"] if lacks else []
+        words += [f"has {', '.join(more)} besides"] if more else []
+        notes.append(f"{source.uri} {' and '.join(words)}, compared with {sources[0].uri}")
+    return notes
+
+
+def _joined(digests: Iterable[str]) -> str:
+    return hashlib.blake2b("".join(digests).encode(), digest_size=16).hexdigest()
+
+
+def recheck(plan: Plan) -> tuple[Plan, list[str]]:
+    """Return a stored plan with the files' present stamps, and the files that have changed.
+
+    A file of the same size and time is the same; else its content decides where it can be read
+    again, and the change where only a copy of it was planned.
+    """
+    changed: list[str] = []
+    stamps: dict[str, str] = {}
+    in_place = {source.path: source for source in plan.sources}
+    for read in plan.reads:
+        origin = read.origin
+        if not origin.stamp:
+            continue
+        try:
+            now = stamp_of(origin.path)
+            source = in_place.get(origin.path)
+            if now == origin.stamp:
+                continue
+            if source is None or content_digest(source, read.stop) != read.digest:
+                changed.append(origin.uri)
+            stamps[origin.path] = now
+        except OSError:
+            changed.append(f"{origin.uri} (gone)")
+    if changed or not stamps:
+        return plan, changed
+    return _restamped(plan, stamps), []
+
+
+def _restamped(plan: Plan, stamps: dict[str, str]) -> Plan:
+    def fresh(source: Source) -> Source:
+        return source._replace(stamp=stamps.get(source.path, source.stamp))
+
+    return plan._replace(
+        sources=[fresh(source) for source in plan.sources],
+        splits=[split._replace(source=fresh(split.source)) for split in plan.splits],
+    )

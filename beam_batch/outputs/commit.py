@@ -29,7 +29,7 @@ class CommitSpec:
     Attributes:
         mode: new, append (resume of a finished output) or rewrite (resume with overwrite).
         session: number of this session in the work directory.
-        rows: selected rows of each split, by split index.
+        rows: selected rows of each shard, by shard index.
         keep_bytes: how many bytes of each existing final file stay at its front, by path.
     """
 
@@ -54,7 +54,7 @@ class IncompleteRun(BatchError):
 
 
 class _Found(NamedTuple):
-    """One outcome in the part files of a split."""
+    """One outcome in the part files of a shard."""
 
     row_number: int
     ok: bool
@@ -69,16 +69,16 @@ def commit(spec: CommitSpec) -> dict[str, Any]:
         IncompleteRun: a selected row has no outcome.
     """
     counts = _Counts(session=spec.session)
-    files = parts.by_split(spec.work.parts)
+    files = parts.by_shard(spec.work.parts)
     with ExitStack() as stack:
         sinks = _Sinks(spec, stack)
-        for split, rows in enumerate(spec.rows):
-            sinks.begin_split(split)
-            _commit_split(_ordered(files.get(split, []), counts), sinks, counts)
-            if counts.in_split != rows:
-                missing = rows - counts.in_split
-                raise IncompleteRun(f"{missing} of {rows} rows of split {split} have no outcome")
-            counts.in_split = 0
+        for shard, rows in enumerate(spec.rows):
+            sinks.begin_shard(shard)
+            _commit_shard(_ordered(files.get(shard, []), counts), sinks, counts)
+            if counts.in_shard != rows:
+                missing = rows - counts.in_shard
+                raise IncompleteRun(f"{missing} of {rows} rows of shard {shard} have no outcome")
+            counts.in_shard = 0
         sinks.finish()
     result = counts.as_dict()
     write_atomically(spec.work.commit, jsonio.dumps(result))
@@ -90,7 +90,7 @@ class _Counts:
 
     def __init__(self, session: int) -> None:
         self.session = session
-        self.in_split = self.torn = self.skipped = self.ok = self.failed = 0
+        self.in_shard = self.torn = self.skipped = self.ok = self.failed = 0
         self.errors: Counter[str] = Counter()
         self.tally = Tally()
 
@@ -107,7 +107,7 @@ class _Counts:
 
 
 def _ordered(paths: list[Path], counts: _Counts) -> Iterator[_Found]:
-    """Yield a split's outcomes by row number; of one row the best last (answered, then newest)."""
+    """Yield a shard's outcomes by row number; of one row the best last (answered, then newest)."""
     import numpy as np
 
     columns = [array("q") for _ in range(5)]
@@ -130,7 +130,7 @@ def _ordered(paths: list[Path], counts: _Counts) -> Iterator[_Found]:
             yield _Found(int(row[i]), rank[i] >= 1_000_000, session, handle.read(length[i]))
 
 
-def _commit_split(found: Iterator[_Found], sinks: _Sinks, counts: _Counts) -> None:
+def _commit_shard(found: Iterator[_Found], sinks: _Sinks, counts: _Counts) -> None:
     best: _Found | None = None
     for item in found:
         if best is not None and best.row_number != item.row_number:
@@ -149,7 +149,7 @@ def _commit_telemetry(item: _Found, sinks: _Sinks, counts: _Counts) -> None:
 
 
 def _commit_row(item: _Found, sinks: _Sinks, counts: _Counts) -> None:
-    counts.in_split += 1
+    counts.in_shard += 1
     envelope = parts.envelope_bytes(item.line)
     if item.ok and item.session != counts.session:
         counts.skipped += 1
@@ -194,12 +194,12 @@ class _Sinks:
             _copy_front(final, keep, file)
         return file
 
-    def begin_split(self, split: int) -> None:
+    def begin_shard(self, shard: int) -> None:
         """Start the next shard, where results are shards."""
         if self._shards:
             if self._output is not None:
                 _close(self._output)
-            name = f"part-{split:05d}-of-{len(self._spec.rows):05d}.jsonl"
+            name = f"part-{shard:05d}-of-{len(self._spec.rows):05d}.jsonl"
             self._output = (self._next / name).open("wb")
 
     def envelope(self, data: bytes, item: _Found) -> None:

@@ -24,7 +24,7 @@ def fail(row: Row, failure: Failure, telemetry: dict[str, Any], include_input: b
 
 def keep(row: Row, envelope: dict[str, Any]) -> Outcome:
     """Make the outcome of a row that an earlier, finished run answered."""
-    return Outcome(row.split, row.number, True, envelope, {})
+    return Outcome(row.shard, row.number, True, envelope, {})
 
 
 def _outcome(
@@ -39,4 +39,4 @@ def _outcome(
         "timing": {},
         "usage": {},
     } | extra
-    return Outcome(row.split, row.number, ok, envelope, telemetry)
+    return Outcome(row.shard, row.number, ok, envelope, telemetry)

@@ -74,21 +74,21 @@ class PartName(NamedTuple):
     """What a part file's name says."""
 
     kind: str
-    split: int
+    shard: int
     session: int
 
     @classmethod
     def parse(cls, path: Path) -> PartName:
-        """Read ``<kind>-<split>-<session>-<unique>.jsonl``."""
-        kind, split, session, _ = path.stem.split("-")
-        return cls(kind, int(split), int(session))
+        """Read ``<kind>-<shard>-<session>-<unique>.jsonl``."""
+        kind, shard, session, _ = path.stem.split("-")
+        return cls(kind, int(shard), int(session))
 
 
-def by_split(directory: Path) -> dict[int, list[Path]]:
-    """Group the part files of a work directory by split."""
+def by_shard(directory: Path) -> dict[int, list[Path]]:
+    """Group the part files of a work directory by shard."""
     found: dict[int, list[Path]] = {}
     for path in sorted(directory.glob("*.jsonl")):
-        found.setdefault(PartName.parse(path).split, []).append(path)
+        found.setdefault(PartName.parse(path).shard, []).append(path)
     return found
 
 
@@ -98,7 +98,7 @@ def finished_rows(paths: list[Path]) -> set[int]:
 
 
 class PartWriter:
-    """Appends outcomes to one part file a split, a few of them open at a time."""
+    """Appends outcomes to one part file a shard, a few of them open at a time."""
 
     def __init__(self, directory: Path, kind: str, session: int) -> None:
         self._directory = directory
@@ -115,8 +115,8 @@ class PartWriter:
             OSError: the disk is full, or the directory cannot be written; nothing is left of
                 the outcome.
         """
-        assert outcome.split is not None
-        fd = self._descriptor(outcome.split)
+        assert outcome.shard is not None
+        fd = self._descriptor(outcome.shard)
         data = encode(outcome)
         written = 0
         try:
@@ -125,7 +125,7 @@ class PartWriter:
         except OSError:
             os.ftruncate(fd, os.fstat(fd).st_size - written)
             raise
-        self._counts[outcome.split] = self._counts.get(outcome.split, 0) + 1
+        self._counts[outcome.shard] = self._counts.get(outcome.shard, 0) + 1
 
     def close(self) -> list[Receipt]:
         """Sync and close every file, and say what was written."""
@@ -137,19 +137,19 @@ class PartWriter:
         self._counts.clear()
         return receipts
 
-    def _path(self, split: int) -> Path:
-        name = f"{self._kind}-{split:06d}-{self._session:04d}-{self._unique}.jsonl"
+    def _path(self, shard: int) -> Path:
+        name = f"{self._kind}-{shard:06d}-{self._session:04d}-{self._unique}.jsonl"
         return self._directory / name
 
-    def _descriptor(self, split: int) -> int:
-        fd = self._open.get(split)
+    def _descriptor(self, shard: int) -> int:
+        fd = self._open.get(shard)
         if fd is not None:
-            self._open.move_to_end(split)
+            self._open.move_to_end(shard)
             return fd
         if len(self._open) >= OPEN_FILES:
             _, oldest = self._open.popitem(last=False)
             os.fsync(oldest)
             os.close(oldest)
-        fd = os.open(self._path(split), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        self._open[split] = fd
+        fd = os.open(self._path(shard), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._open[shard] = fd
         return fd

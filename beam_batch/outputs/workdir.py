@@ -57,8 +57,8 @@ def sync_folder(folder: Path) -> None:
 
 
 OWNED = (
-    "lock", "manifest.json", "commit.json", "run.log", "prior.sqlite*", "parts", "gauges",
-    "stop-*", "failures-*", ".*.tmp",
+    "lock", "manifest.json", "commit.json", "finished", "run.log", "prior.sqlite*", "parts",
+    "gauges", "stop-*", "failures-*", "plan-*", ".*.tmp",
 )  # fmt: skip
 """Names in a work directory that are ours to remove."""
 
@@ -95,8 +95,13 @@ class WorkDir:
 
     @property
     def commit(self) -> Path:
-        """What the commit counted; its presence means that the final files are in place."""
+        """What the last commit counted."""
         return self.root / "commit.json"
+
+    @property
+    def finished(self) -> Path:
+        """Present once all files are where they belong, remote ones included."""
+        return self.root / "finished"
 
     @property
     def log(self) -> Path:
@@ -151,10 +156,16 @@ class WorkDir:
             )
         return fresh
 
-    def clear(self) -> None:
+    def new_plan(self) -> Path:
+        """Make a folder for a plan and what it keeps."""
+        folder = self.root / f"plan-{uuid.uuid4().hex[:8]}"
+        folder.mkdir()
+        return folder
+
+    def clear(self, keep: Path | None = None) -> None:
         """Remove what an earlier run left, but not the lock and nothing that is not ours."""
         for child in list(self.root.iterdir()) if self.root.exists() else []:
-            if child.name == "lock" or not _is_owned(child):
+            if child.name == "lock" or child == keep or not _is_owned(child):
                 continue
             if child.is_dir():
                 shutil.rmtree(child)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import apache_beam as beam
 
-from beam_batch.inputs.plan import read_split
+from beam_batch.errors import InputLost, OptionsError
+from beam_batch.inputs.reading import read_rows
 from beam_batch.outputs.workdir import StopFlag
 from beam_batch.records import Row, Split
 
@@ -33,7 +34,15 @@ class _ReadRowsFn(beam.DoFn):
         self._stop = stop
 
     def process(self, split: Split) -> Iterator[Row]:
-        for row in read_split(split, self._id_field):
-            if self._stop is not None and self._stop.is_set_here():
+        rows = read_rows(split, self._id_field)
+        while self._stop is None or not self._stop.is_set_here():
+            try:
+                row = next(rows, None)
+            except (InputLost, OptionsError) as error:  # the file, not the row: stop, and drain
+                if self._stop is None:
+                    raise
+                self._stop.set(str(error), 1)
+                return
+            if row is None:
                 return
             yield row

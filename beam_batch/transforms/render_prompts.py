@@ -9,7 +9,7 @@ import apache_beam as beam
 
 from beam_batch import jsonio
 from beam_batch.errors import InvalidRow, RowError
-from beam_batch.inputs.plan import row_id
+from beam_batch.inputs.ids import row_id
 from beam_batch.options import DEFAULT_TEMPLATE
 from beam_batch.outputs import envelope
 from beam_batch.prompts.template import render

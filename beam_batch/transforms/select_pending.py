@@ -35,15 +35,15 @@ class _SelectPendingFn(beam.DoFn):
         self._work = work
 
     def start_bundle(self) -> None:
-        self._split: int | None = None
+        self._shard: int | None = None
         self._done: set[int] = set()
-        self._parts = parts.by_split(self._work.parts)
+        self._parts = parts.by_shard(self._work.parts)
         self._prior = PriorAnswers(self._work.prior) if self._work.prior.exists() else None
 
     def process(self, row: Row) -> Iterator[Row | beam.pvalue.TaggedOutput]:
-        if row.split != self._split:
-            self._split = row.split
-            self._done = parts.finished_rows(self._parts.get(row.split or 0, []))
+        if row.shard != self._shard:
+            self._shard = row.shard
+            self._done = parts.finished_rows(self._parts.get(row.shard or 0, []))
         if row.number in self._done:
             return
         kept = self._kept(row)

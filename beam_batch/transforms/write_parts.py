@@ -14,7 +14,7 @@ from beam_batch.records import Outcome
 
 
 class WriteParts(beam.PTransform):
-    """Append outcomes to the part files of their splits.
+    """Append outcomes to the part files of their shards.
 
     Input: Outcome. Output: Receipt, one a part file, at the end of the bundle.
     """

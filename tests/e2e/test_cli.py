@@ -68,8 +68,8 @@ def folder(tmp_path: Path) -> Path:
         ("-i null.jsonl -o out.jsonl -m echo --id-field id", "row 2"),
         ("-i rows.jsonl -o old.jsonl -m echo", "--resume"),
         ("-i gone.jsonl -o out.jsonl -m echo", "no such file"),
-        ("-i rows.txt -o out.jsonl -m echo", ".jsonl, .csv, .parquet"),
-        ("-i . -o out.jsonl -m echo", "is a directory"),
+        ("-i rows.txt -o out.jsonl -m echo", "use one of .jsonl, .ndjson"),
+        ("-i . -o out.jsonl -m echo", "among the files of --input ."),
         ("-i rows.jsonl -o out.jsonl -m echo --prompt x --template t.md", "exclude each other"),
         (
             "-i rows.jsonl -o out.jsonl -m echo --schema schema.json --schema-model a:B",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import random
+import uuid
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_batch.errors import OptionsError
-from beam_batch.inputs.plan import plan_rows, read_split
+from beam_batch.inputs.plan import Plan, plan_rows
+from beam_batch.inputs.reading import read_rows
 from beam_batch.options import SourceSpec
 from beam_batch.records import Row
 
 
+def planned(path: Path, rows_a_split: int = 5000, **source: Any) -> Plan:
+    folder = path.parent / f"plan-{uuid.uuid4().hex}"
+    folder.mkdir()
+    return plan_rows(SourceSpec(input=str(path), **source), folder, rows_a_split)
+
+
 def rows_of(path: Path, rows_a_split: int = 5000, **source: Any) -> list[Row]:
-    spec = SourceSpec(input=str(path), **source)
-    plan = plan_rows(spec, rows_a_split)
-    found = [row for split in plan.splits for row in read_split(split, spec.id_field)]
+    plan = planned(path, rows_a_split, **source)
+    id_field = source.get("id_field")
+    found = [row for split in plan.splits for row in read_rows(split, id_field)]
     assert len(found) == plan.selected_rows
     return found
 
@@ -178,7 +186,7 @@ def test_a_parquet_file_with_other_rows_is_another_content(tmp_path: Path) -> No
     for order in (["bb", "cc"], ["cc", "bb"]):
         table = pa.table({"t": ["aa", *order, "dd"]})
         pq.write_table(table, tmp_path / "a.parquet", compression="none", use_dictionary=False)
-        digests.add(plan_rows(SourceSpec(input=str(tmp_path / "a.parquet"))).digest)
+        digests.add(planned(tmp_path / "a.parquet").digest)
     assert len(digests) == 2
 
 
@@ -233,9 +241,12 @@ def test_parquet_values_become_json(tmp_path: Path) -> None:
 
 def test_parquet_splits_are_row_groups(tmp_path: Path) -> None:
     pq.write_table(pa.table({"n": list(range(10))}), tmp_path / "a.parquet", row_group_size=3)
-    plan = plan_rows(SourceSpec(input=str(tmp_path / "a.parquet"), offset=4, limit=3))
-    assert [(s.first_row, s.rows, s.picks) for s in plan.splits] == [(4, 3, (5, 6)), (7, 3, (7,))]
-    assert [row.data for s in plan.splits for row in read_split(s, None)] == [
+    plan = planned(tmp_path / "a.parquet", 3, offset=4, limit=3)
+    assert [(s.first_row, s.rows, s.first_pick, s.selected) for s in plan.splits] == [
+        (4, 3, 5, 2),
+        (7, 3, 7, 1),
+    ]
+    assert [row.data for s in plan.splits for row in read_rows(s, None)] == [
         {"n": 4},
         {"n": 5},
         {"n": 6},

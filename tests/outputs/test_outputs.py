@@ -19,11 +19,11 @@ from beam_batch.records import Outcome
 from tests.support import read_jsonl, write_jsonl
 
 
-def _outcome(number: int, ok: bool = True, text: str = "x", split: int = 0) -> Outcome:
+def _outcome(number: int, ok: bool = True, text: str = "x", shard: int = 0) -> Outcome:
     error = None if ok else {"type": "Truncated", "message": text}
     envelope = {"id": number, "row_number": number, "ok": ok, "result": text, "error": error}
     telemetry = {"id": number, "timing": {"duration_ms": 1.5}, "usage": {}, "attempts": 1}
-    return Outcome(split, number, ok, envelope, telemetry)
+    return Outcome(shard, number, ok, envelope, telemetry)
 
 
 @pytest.fixture
@@ -70,10 +70,10 @@ def test_a_torn_line_is_seen_and_the_lines_before_it_are_good(work: WorkDir, cut
 def test_a_writer_keeps_few_files_open_and_loses_nothing(work: WorkDir) -> None:
     writer = parts.PartWriter(work.parts, "ok", 1)
     for turn in range(3):
-        for split in range(50):
-            writer.append(_outcome(turn + 1, split=split))
+        for shard in range(50):
+            writer.append(_outcome(turn + 1, shard=shard))
     assert sorted(r.outcomes for r in writer.close()) == [3] * 50
-    assert {len(parts.finished_rows(p)) for p in parts.by_split(work.parts).values()} == {3}
+    assert {len(parts.finished_rows(p)) for p in parts.by_shard(work.parts).values()} == {3}
 
 
 def test_of_several_outcomes_the_answer_wins_then_the_newest(work: WorkDir) -> None:

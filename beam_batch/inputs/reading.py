@@ -1,0 +1,67 @@
+"""Reading the rows of a split; the same for the plan, a preview and a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from beam_batch.errors import InputLost, MissingIdField, RowError
+from beam_batch.inputs.base import Columns
+from beam_batch.inputs.formats import FORMATS
+from beam_batch.inputs.ids import row_id
+from beam_batch.inputs.resolve import stamp_of
+from beam_batch.records import Failure, Row, Source, Split
+
+
+def read_rows(split: Split, id_field: str | None, columns: Columns = None) -> Iterator[Row]:
+    """Yield the selected rows of a split; an unusable one carries its failure.
+
+    Raises:
+        InputLost: the file is gone, cannot be read, or is another than the one that was planned.
+    """
+    _check_stamp(split.source)
+    wanted = _wanted(split)
+    last = split.first_row + split.rows - 1 if wanted is None else wanted[-1]
+    picked = wanted if wanted is None or isinstance(wanted, range) else frozenset(wanted.tolist())
+    values = FORMATS[split.source.format].read(split.source, split.start, split.stop, columns)
+    number = split.first_row - 1
+    for number, value in enumerate(values, split.first_row):
+        if picked is None or number in picked:
+            yield _row(split.shard, number, value, id_field)
+        if number >= last:
+            break
+    if number < last:
+        raise InputLost(f"{split.source.uri} ended at row {number}; the plan knows row {last}")
+    _check_stamp(split.source)
+
+
+def _check_stamp(source: Source) -> None:
+    if not source.stamp:
+        return
+    try:
+        now = stamp_of(source.path)
+    except FileNotFoundError:
+        raise InputLost(f"{source.uri} is gone") from None
+    if now != source.stamp:
+        raise InputLost(f"{source.uri} has changed since the run was planned")
+
+
+def _wanted(split: Split) -> Any:
+    """Return the selected row numbers of a split: None for all, a range, or an array."""
+    if split.selected == split.rows:
+        return None
+    if split.picks_file is None:
+        return range(split.first_pick, split.first_pick + split.selected)
+    import numpy as np
+
+    picks = np.memmap(split.picks_file, dtype=np.int64, mode="r")
+    return picks[split.first_pick : split.first_pick + split.selected]
+
+
+def _row(shard: int, number: int, value: dict[str, Any] | RowError, id_field: str | None) -> Row:
+    if isinstance(value, RowError):
+        return Row(shard, number, number, None, Failure.of(value))
+    try:
+        return Row(shard, number, row_id(id_field, value, number), value)
+    except MissingIdField as error:
+        return Row(shard, number, number, value, Failure.of(error))
