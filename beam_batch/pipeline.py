@@ -8,7 +8,8 @@ import apache_beam as beam
 
 from beam_batch.options import RunSpec
 from beam_batch.outputs.commit import CommitSpec
-from beam_batch.outputs.workdir import GaugeSpec, StopFlag
+from beam_batch.outputs.recording import KEPT, RecordSpec
+from beam_batch.outputs.workdir import StopFlag
 from beam_batch.records import Split
 from beam_batch.transforms.call_model import CallModel
 from beam_batch.transforms.commit_outputs import CommitOutputs
@@ -39,6 +40,12 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
         | "ReadRows" >> ReadRows(spec.source.id_field, job.stop)
         | "SelectPending" >> SelectPending(job.commit.work)
     )
+    record = RecordSpec(
+        work=job.commit.work,
+        session=job.commit.session,
+        stop=job.stop,
+        max_errors=out.max_errors,
+    )
     prompts = rows.pending | "RenderPrompts" >> RenderPrompts(
         spec.prompt.template, spec.source.id_field, out.include_input
     )
@@ -48,20 +55,11 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
         schema=spec.schema,
         call=spec.call,
         include_input=out.include_input,
-        stop=job.stop,
-        gauge=GaugeSpec(job.commit.work, job.commit.session),
+        record=record,
     )
-    # A writer each, not one behind a Flatten: a runner may store what goes into a Flatten, and
-    # then a paid reply would wait for the end of the stage before it is on disk.
     receipts = (
-        rows.kept | "WriteKept" >> _parts("kept", job),
-        prompts.failed | "WriteUnrenderable" >> _parts("unrenderable", job),
-        answers.ok | "WriteOk" >> _parts("ok", job),
-        answers.failed | "WriteFailed" >> _parts("failed", job),
+        rows.kept | "WriteKept" >> WriteParts(KEPT, record),
+        prompts.failed | "WriteUnrenderable" >> WriteParts("unrenderable", record),
+        answers.receipts,
     )
     receipts | "Receipts" >> beam.Flatten() | "CommitOutputs" >> CommitOutputs(job.commit, job.stop)
-
-
-def _parts(kind: str, job: Job) -> WriteParts:
-    limit = job.spec.output.max_errors
-    return WriteParts(kind, job.commit.work, job.commit.session, job.stop, limit)

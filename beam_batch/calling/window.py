@@ -9,32 +9,19 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
-from typing import Protocol
 
 from beam_batch.calling.answering import Answerer, Dropped
 from beam_batch.calling.http import HttpClient
+from beam_batch.calling.lane import Lane, Result
 from beam_batch.calling.retrying import RetryPolicy
 from beam_batch.errors import FatalReply
 from beam_batch.options import CallSpec, ModelSpec, SchemaSpec
+from beam_batch.outputs.recording import Recorder, RecordSpec
 from beam_batch.outputs.workdir import GaugeSpec
 from beam_batch.providers import headers, make_provider, read_key
 from beam_batch.records import Outcome, Prompt
 
 WATCH_INTERVAL = 0.1
-
-
-class Stop(Protocol):
-    """The part of a stop flag that calling needs."""
-
-    def set(self, reason: str, exit_code: int) -> None:
-        """Stop the run."""
-
-    def is_set(self) -> bool:
-        """Whether the run is to stop."""
-
-    def is_set_here(self) -> bool:
-        """Whether this process has seen that the run is to stop; costs nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +30,8 @@ class WindowSpec:
 
     Attributes:
         token: names the window, so that all bundles of one process share it.
-        stop: the run's stop flag, or None in a pipeline that has none.
-        gauge: where the number of requests in flight is shown, or None.
+        record: where outcomes are recorded, with the run's stop flag, or None in a pipeline of
+            somebody's own, which takes the outcomes instead.
     """
 
     token: str
@@ -53,25 +40,26 @@ class WindowSpec:
     schema: SchemaSpec | None
     call: CallSpec
     include_input: bool
-    stop: Stop | None
-    gauge: GaugeSpec | None = None
-
-
-Result = Outcome | BaseException | None
-"""What comes back for a prompt: its outcome, a bug to raise, or None where the run stopped."""
+    record: RecordSpec | None = None
 
 
 class Window:
     """Runs up to `parallel` prompts at once.
 
     The first request of a process goes alone: a refused key or an unknown model costs one
-    request, not a window full. A slot is free again when its outcome has been taken.
+    request, not a window full. Where outcomes are recorded, a request's turn ends when its outcome
+    is on disk, and as many prompts again wait for their turn; else a slot is free when its outcome
+    has been taken.
     """
 
     def __init__(self, spec: WindowSpec) -> None:
         self._spec = spec
-        self._slots = threading.Semaphore(1)
-        self._open = spec.call.parallel == 1
+        parallel = spec.call.parallel
+        self._slots = threading.Semaphore(parallel if spec.record is None else 2 * parallel)
+        self._turns = asyncio.Semaphore(1)
+        self._open = parallel == 1
+        self._flying = 0
+        self._counts = {"ok": 0, "failed": 0}
         self._inbox: deque[tuple[Prompt, Lane]] = deque()
         self._woken = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -91,6 +79,10 @@ class Window:
     def release(self) -> None:
         """Give a slot back."""
         self._slots.release()
+
+    def new_recorder(self) -> Recorder | None:
+        """Return a recorder for one bundle, or None where outcomes are not recorded."""
+        return self._spec.record.open() if self._spec.record is not None else None
 
     def submit(self, prompt: Prompt, lane: Lane) -> None:
         """Start answering a prompt; its result goes to the lane. Needs a slot."""
@@ -157,14 +149,18 @@ class Window:
 
     async def _watch(self) -> None:
         """Notice a stopped run, so that rows which wait to be retried are let go; show numbers."""
-        stop = self._spec.stop
-        gauge = self._spec.gauge.open() if self._spec.gauge is not None else None
-        while True:
-            if stop is not None and stop.is_set():
-                self._stopping.set()
-            if gauge is not None:
-                gauge.show({"in_flight": len(self._tasks)})
-            await asyncio.sleep(WATCH_INTERVAL)
+        record = self._spec.record
+        if record is None:
+            return
+        gauge = GaugeSpec(record.work, record.session).open()
+        try:
+            while True:
+                if record.stop.is_set():
+                    self._stopping.set()
+                gauge.show({**self._counts, "in_flight": self._flying})
+                await asyncio.sleep(WATCH_INTERVAL)
+        finally:
+            gauge.show({**self._counts, "in_flight": 0}, force=True)
 
     def _start_waiting(self) -> None:
         self._woken = False
@@ -177,28 +173,40 @@ class Window:
     async def _run(self, prompt: Prompt, lane: Lane) -> None:
         result: Result
         try:
-            result = await self._result(prompt)
+            async with self._turns:
+                result = await self._result(prompt, lane)
         except BaseException as error:  # whatever it is must reach process(), or the bundle hangs
             result = error
         lane.put(result)
 
-    async def _result(self, prompt: Prompt) -> Outcome | None:
+    async def _result(self, prompt: Prompt, lane: Lane) -> Outcome | None:
+        record = self._spec.record
+        if record is not None and record.stop.is_set_here():
+            return None
+        self._flying += 1
         try:
             outcome = await self._answerer.answer(prompt, self._wait)
         except Dropped:
             return None
         except FatalReply as error:
-            if self._spec.stop is None:
+            if record is None:
                 raise
-            self._spec.stop.set(str(error), 1)
+            record.stop.set(str(error), 1)
             return None
+        finally:
+            self._flying -= 1
         self._open_up()
-        return outcome
+        if lane.recorder is None:
+            return outcome
+        kind = "ok" if outcome.ok else "failed"
+        self._counts[kind] += lane.recorder.record(outcome, kind)
+        return None
 
     def _open_up(self) -> None:
         if not self._open:
             self._open = True
-            self._slots.release(self._spec.call.parallel - 1)
+            for _ in range(self._spec.call.parallel - 1):
+                self._turns.release()
 
     async def _wait(self, seconds: float) -> bool:
         self._open_up()
@@ -231,65 +239,3 @@ def release_window(spec: WindowSpec) -> None:
             _windows[spec.token] = (window, users - 1)
             return
     window.close()
-
-
-class Lane:
-    """One bundle processor's share of a window: submit prompts, take results."""
-
-    def __init__(self, window: Window) -> None:
-        self._window = window
-        self._results: SimpleQueue[Result] = SimpleQueue()
-        self._abandoned = False
-        self._lock = threading.Lock()
-        self.pending = 0
-
-    def put(self, result: Result) -> None:
-        """Take a result from the window; one that nobody waits for any more frees its slot."""
-        with self._lock:
-            if not self._abandoned:
-                self._results.put(result)
-                return
-        self._window.release()
-
-    def abandon(self) -> None:
-        """Give all slots back, at once or when their requests end: the bundle has failed."""
-        with self._lock:
-            self._abandoned = True
-            ready = self._results.qsize()
-        for _ in range(ready):
-            self._window.release()
-        self.pending = 0
-
-    def try_submit(self, prompt: Prompt) -> bool:
-        """Submit a prompt if the window has room; wait a moment where nothing else can be done."""
-        if not self._window.try_acquire(0 if self.pending else 0.1):
-            return False
-        self.pending += 1
-        self._window.submit(prompt, self)
-        return True
-
-    def take(self, block: bool) -> Outcome | None:
-        """Take one result; None where a stopped run left a prompt without an outcome.
-
-        The slot is kept until `settle`, which the caller runs once the outcome is on disk.
-
-        Raises:
-            Empty: nothing is ready and `block` is false.
-        """
-        result = self._results.get(block=block)
-        self.pending -= 1
-        if isinstance(result, BaseException):
-            self._window.release()
-            raise result
-        return result
-
-    def settle(self) -> None:
-        """Free the slot of a result that was taken."""
-        self._window.release()
-
-    def ready(self) -> bool:
-        """Whether a result can be taken without waiting."""
-        return not self._results.empty()
-
-
-__all__ = ["Empty", "Lane", "Window", "WindowSpec", "acquire_window", "release_window"]

@@ -11,14 +11,15 @@ import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindow, GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
-from beam_batch.calling.window import Lane, Window, WindowSpec, acquire_window, release_window
+from beam_batch.calling.lane import Lane
+from beam_batch.calling.window import Window, WindowSpec, acquire_window, release_window
 from beam_batch.errors import OptionsError
 from beam_batch.options import DEFAULT_INSTRUCTION, CallSpec, ModelSpec, SchemaSpec
-from beam_batch.outputs.workdir import GaugeSpec, StopFlag
+from beam_batch.outputs.recording import RecordSpec
 from beam_batch.providers import resolve_model
 from beam_batch.records import Outcome, Prompt
 
-FAILED = "failed"
+FAILED, RECEIPTS = "failed", "receipts"
 
 
 class CallModel(beam.PTransform):
@@ -26,7 +27,10 @@ class CallModel(beam.PTransform):
 
     Input: Prompt. Outputs: `ok` and `failed`, both Outcome, in the order in which answers arrive.
     Guarantee: one outcome a prompt; an outcome is emitted before its slot in the window is used
-    again, so that a stage fused behind has written it.
+    again, so that a stage fused behind has taken it.
+
+    With `record`, which a run uses, outcomes go to part files the moment they are complete, before
+    their slot is used again, and the output is `receipts`; `ok` and `failed` stay empty.
 
     Raises:
         OptionsError: unknown model or option; or the input is windowed, which is not supported.
@@ -40,8 +44,7 @@ class CallModel(beam.PTransform):
         schema: SchemaSpec | None = None,
         call: CallSpec | None = None,
         include_input: bool = False,
-        stop: StopFlag | None = None,
-        gauge: GaugeSpec | None = None,
+        record: RecordSpec | None = None,
     ) -> None:
         super().__init__()
         spec = resolve_model(model, os.environ) if isinstance(model, str) else model
@@ -52,8 +55,7 @@ class CallModel(beam.PTransform):
             schema=schema,
             call=call or CallSpec(),
             include_input=include_input,
-            stop=stop,
-            gauge=gauge,
+            record=record,
         )
 
     def expand(self, prompts: beam.PCollection) -> beam.DoOutputsTuple:
@@ -62,7 +64,8 @@ class CallModel(beam.PTransform):
             raise OptionsError(
                 "CallModel works on the global window only; apply it before beam.WindowInto."
             )
-        return prompts | beam.ParDo(_CallModelFn(self._spec)).with_outputs(FAILED, main="ok")
+        fn = beam.ParDo(_CallModelFn(self._spec))
+        return prompts | fn.with_outputs(FAILED, RECEIPTS, main="ok")
 
 
 class _CallModelFn(beam.DoFn):
@@ -95,6 +98,8 @@ class _CallModelFn(beam.DoFn):
         while self._lane.pending:
             for element in self._emit(block=True):
                 yield _in_global_window(element)
+        for receipt in self._lane.close():
+            yield _in_global_window(beam.pvalue.TaggedOutput(RECEIPTS, receipt))
         self._lane = None
 
     def _abandon(self) -> None:
@@ -110,8 +115,8 @@ class _CallModelFn(beam.DoFn):
             release_window(self._spec)
 
     def _stopped(self) -> bool:
-        stop = self._spec.stop
-        return stop is not None and stop.is_set_here()
+        record = self._spec.record
+        return record is not None and record.stop.is_set_here()
 
     def _emit(self, block: bool) -> Iterator[Outcome | beam.pvalue.TaggedOutput]:
         lane = self._lane

@@ -101,7 +101,8 @@ def test_call_model_refuses_windows_and_unknown_models() -> None:
 
 
 def test_an_abandoned_lane_gives_its_slots_back() -> None:
-    from beam_batch.calling.window import Lane, Window, WindowSpec
+    from beam_batch.calling.lane import Lane
+    from beam_batch.calling.window import Window, WindowSpec
     from beam_batch.options import CallSpec
     from beam_batch.providers import resolve_model
     from beam_batch.records import Prompt, Row
@@ -109,7 +110,7 @@ def test_an_abandoned_lane_gives_its_slots_back() -> None:
     window = Window(
         WindowSpec(
             token="t", model=resolve_model("echo", {}), instruction="", schema=None,
-            call=CallSpec(parallel=2), include_input=False, stop=None,
+            call=CallSpec(parallel=2), include_input=False,
         )
     )  # fmt: skip
     prompt = Prompt(Row(0, 1, 1, {}), "x")

@@ -188,7 +188,8 @@ def test_a_retried_bundle_sends_again_only_what_was_in_flight(folder: Path) -> N
     """
     import beam_batch as api
     from beam_batch import launch
-    from beam_batch.transforms import write_parts
+    from beam_batch.outputs.recording import Recorder
+    from beam_batch.records import Outcome
 
     spec = api.RunSpec(
         source=api.SourceSpec(input=str(folder / "rows.jsonl")),
@@ -198,13 +199,14 @@ def test_a_retried_bundle_sends_again_only_what_was_in_flight(folder: Path) -> N
         call=api.CallSpec(parallel=PARALLEL),
     )
     calm = _undisturbed(folder)
-    real, written = write_parts._WritePartsFn.process, []
+    real, written = Recorder.record, []
 
-    def fail_once(self: object, outcome: object) -> None:
-        real(self, outcome)  # type: ignore[arg-type]
+    def fail_once(self: Recorder, outcome: Outcome, kind: str) -> bool:
+        real(self, outcome, kind)
         written.append(outcome)
         if len(written) == 150:
-            raise OSError("the worker is gone")
+            raise ZeroDivisionError("the worker is gone")
+        return True
 
     run_pipeline = launch._run_pipeline
 
@@ -215,7 +217,7 @@ def test_a_retried_bundle_sends_again_only_what_was_in_flight(folder: Path) -> N
 
     with ScriptedServer(delay=0.01) as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("GENERIC_BASE_URL", server.base_url)
-        patch.setattr(write_parts._WritePartsFn, "process", fail_once)
+        patch.setattr(Recorder, "record", fail_once)
         patch.setattr(launch, "_run_pipeline", run_twice)
         assert api.run(spec)["ok_rows"] == ROWS
         assert _resent(_sent(server)) <= PARALLEL

@@ -1,0 +1,88 @@
+"""A lane: one bundle's share of the window of requests in flight."""
+
+from __future__ import annotations
+
+import threading
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+from beam_batch.records import Outcome, Prompt, Receipt
+
+if TYPE_CHECKING:
+    from beam_batch.calling.window import Window
+
+Result = Outcome | BaseException | None
+"""What comes back for a prompt: its outcome, a bug to raise, or None where it is recorded or the
+run has stopped."""
+
+
+class Lane:
+    """One bundle processor's share of a window: submit prompts, take results."""
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
+        self.recorder = window.new_recorder()
+        self._results: SimpleQueue[Result] = SimpleQueue()
+        self._abandoned = False
+        self._lock = threading.Lock()
+        self.pending = 0
+
+    def put(self, result: Result) -> None:
+        """Take a result from the window; one that nobody waits for any more frees its slot."""
+        with self._lock:
+            if not self._abandoned:
+                self._results.put(result)
+                return
+            self.pending -= 1
+            if not self.pending:
+                self.close()
+        self._window.release()
+
+    def abandon(self) -> None:
+        """Give all slots back, at once or when their requests end: the bundle has failed.
+
+        What is in flight is recorded all the same when it comes back.
+        """
+        with self._lock:
+            self._abandoned = True
+            ready = self._results.qsize()
+            self.pending -= ready
+            if not self.pending:
+                self.close()
+        for _ in range(ready):
+            self._window.release()
+
+    def close(self) -> list[Receipt]:
+        """Close the part files of this bundle."""
+        return self.recorder.close() if self.recorder is not None else []
+
+    def try_submit(self, prompt: Prompt) -> bool:
+        """Submit a prompt if the window has room; wait a moment where nothing else can be done."""
+        if not self._window.try_acquire(0 if self.pending else 0.1):
+            return False
+        self.pending += 1
+        self._window.submit(prompt, self)
+        return True
+
+    def take(self, block: bool) -> Outcome | None:
+        """Take one result; None where a stopped run left a prompt without an outcome.
+
+        The slot is kept until `settle`, which the caller runs once the outcome is on disk.
+
+        Raises:
+            Empty: nothing is ready and `block` is false.
+        """
+        result = self._results.get(block=block)
+        self.pending -= 1
+        if isinstance(result, BaseException):
+            self._window.release()
+            raise result
+        return result
+
+    def settle(self) -> None:
+        """Free the slot of a result that was taken."""
+        self._window.release()
+
+    def ready(self) -> bool:
+        """Whether a result can be taken without waiting."""
+        return not self._results.empty()
