@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from beam_batch.errors import OptionsError
+from beam_batch.hubname import parse_hub_name
 from beam_batch.options import ModelSpec, RunSpec
+from beam_batch.outputs.remote import is_remote
 from beam_batch.outputs.workdir import default_work_dir
 from beam_batch.providers import make_provider, needs_key, read_key
 
@@ -64,8 +66,13 @@ def _check_paths(spec: RunSpec) -> None:
         seen.setdefault(real, flag)
     _check_shards(spec, [*reads, *writes])
     for flag, path in writes:
-        if "://" in path:
-            raise OptionsError(f"{flag} {path}: results are written to local files; name a path.")
+        if is_remote(path):
+            if not path.startswith("hf://") or not parse_hub_name(path, flag).path:
+                raise OptionsError(
+                    f"{flag} {path}: name a path of this machine, or a file on the Hub: "
+                    "hf://datasets/owner/name/path."
+                )
+            continue
         _check_target(flag, path, directory=flag == "--output" and spec.output.is_directory)
     work = os.path.realpath(spec.output.work_dir or default_work_dir(spec.output.output))
     for flag, path in [*reads, *writes]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
-import logging
 import os
-import signal
 import sys
 import time
 import traceback
@@ -16,14 +13,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from beam_batch import checks, jsonio
-from beam_batch.errors import OptionsError, RunStopped, first_line
+from beam_batch import jsonio
+from beam_batch.checks import check, describe
+from beam_batch.engine import Engine, make_engine
+from beam_batch.errors import OptionsError, RunStopped
 from beam_batch.options import ModelSpec, RunSpec
+from beam_batch.outputs.remote import Upload, publish, stage
+from beam_batch.outputs.sharing import wait_for_workers
 from beam_batch.outputs.summary import Summary
-from beam_batch.outputs.workdir import Lock, StopFlag, WorkDir, default_work_dir, write_atomically
+from beam_batch.outputs.workdir import Lock, WorkDir, default_work_dir, write_atomically
 from beam_batch.progress import Progress
 from beam_batch.providers import resolve_model
 from beam_batch.session import Session, open_session, record_settings
+from beam_batch.signals import draining, ending_on_sigterm
 
 
 def run(spec: RunSpec) -> Summary:
@@ -36,29 +38,31 @@ def run(spec: RunSpec) -> Summary:
     started = time.time()
     if isinstance(spec.model, str):
         spec = dataclasses.replace(spec, model=resolve_model(spec.model, os.environ))
-    checks.check(spec, os.environ)
+    check(spec, os.environ)
     work = WorkDir(
         str(Path(spec.output.work_dir or default_work_dir(spec.output.output)).absolute())
     )
-    options = _beam_options(spec)
+    engine = make_engine(spec)
     fresh = work.claim()
     lock = Lock(work)
     try:
-        with _ending_on_sigterm():
-            session = open_session(spec, work)
+        with ending_on_sigterm():
+            _wait_for_workers(work)
+            out, uploads = stage(spec.output, work)
+            local = dataclasses.replace(spec, output=out)
+            session = open_session(local, work)
     except BaseException:  # nothing was sent
         if fresh:
             work.remove()
         lock.release()
         raise
     try:
-        _execute(spec, session, options)
-        record_settings(session)
-        session.work.finished.touch()
-        summary = _finish(spec, session, started)
+        _execute(local, session, engine)
+        data = describe(spec) | _count(session, started)
+        _put_in_place(local, session, uploads, data)
         if not spec.output.keep_temp:
             work.remove()
-        return summary
+        return Summary(exit_code=_exit_code(spec, data), data=data)
     except OptionsError:  # nothing was sent
         if fresh:
             work.remove()
@@ -67,19 +71,30 @@ def run(spec: RunSpec) -> Summary:
         lock.release()
 
 
-def _execute(spec: RunSpec, session: Session, options: Any) -> None:
+def _wait_for_workers(work: WorkDir) -> None:
+    def say() -> None:
+        print("batch: waiting for workers of the earlier session", file=sys.stderr, flush=True)
+
+    if not wait_for_workers(work, say):
+        raise OptionsError(
+            f"--work-dir {work.path}: worker processes of an earlier session are still at work. "
+            "Wait until they have ended, or end them."
+        )
+
+
+def _execute(spec: RunSpec, session: Session, engine: Engine) -> None:
     for note in session.plan.notes:
         print(f"batch: {note}", file=sys.stderr, flush=True)
     rows = session.plan.selected_rows
     try:
         with (
-            _signals(session.stop),
+            draining(session.stop),
             _model_server(spec, session.work) as resolved,
             Progress(spec.progress, session.work, session.commit.session, rows),
         ):
             if spec.output.max_errors == 0:
                 session.stop.set("stopped by --max-errors 0: nothing was sent", 3)
-            _run_pipeline(resolved, session, options)
+            engine.run(resolved, session)
     except (RunStopped, OptionsError):
         raise
     except Exception as error:
@@ -107,77 +122,6 @@ def _explain(session: Session, error: Exception) -> None:
     ) from None
 
 
-def _beam_options(spec: RunSpec) -> Any:
-    """Read Beam's own flags.
-
-    Raises:
-        OptionsError: an unknown runner, or words that are no flags of Beam.
-    """
-    with _quiet(logging.CRITICAL):
-        from apache_beam.options.pipeline_options import PipelineOptions
-        from apache_beam.runners.runner import create_runner
-
-    stray = [arg for arg in spec.beam_args[:1] if not arg.startswith("--")]
-    if stray:
-        raise OptionsError(f"unexpected argument {stray[0]!r}; flags of Beam go after --.")
-    try:
-        if spec.runner != "direct":
-            create_runner(spec.runner)
-    except (ValueError, ImportError) as error:
-        raise OptionsError(f"--runner {spec.runner}: {first_line(error)}") from None
-    options = PipelineOptions(flags=list(spec.beam_args), allow_abbrev=False)
-    if spec.runner == "direct":
-        _refuse_unknown(spec.beam_args, PipelineOptions)
-    return options
-
-
-def _refuse_unknown(beam_args: tuple[str, ...], base: Any) -> None:
-    """Refuse flags that Beam would pass over with a warning; other runners may know more."""
-    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False, conflict_handler="resolve")
-    for options in base.__subclasses__():
-        if hasattr(options, "_add_argparse_args"):
-            options._add_argparse_args(parser)
-    _, unknown = parser.parse_known_args(list(beam_args))
-    if unknown:
-        raise OptionsError(f"{unknown[0]!r} is no flag of Beam's direct runner.")
-
-
-def _run_pipeline(spec: RunSpec, session: Session, options: Any) -> None:
-    import apache_beam as beam
-
-    from beam_batch.pipeline import Job, build
-
-    job = Job(
-        spec=spec,
-        splits=tuple(session.plan.splits),
-        commit=session.commit,
-        stop=session.stop,
-    )
-    level = logging.CRITICAL if spec.runner == "direct" else logging.ERROR
-    runner = _runner(spec.runner)
-    with _quiet(level), beam.Pipeline(runner=runner, options=options) as pipeline:
-        build(pipeline, job)
-
-
-@contextlib.contextmanager
-def _quiet(level: int) -> Iterator[None]:
-    """Keep back what Beam logs: extras that we don't use, failures that go to run.log."""
-    log, before = logging.getLogger(), logging.getLogger().level
-    log.setLevel(level)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
-
-
-def _runner(name: str) -> Any:
-    if name == "direct":
-        from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-
-        return FnApiRunner()
-    return name
-
-
 @contextlib.contextmanager
 def _model_server(spec: RunSpec, work: WorkDir) -> Iterator[RunSpec]:
     """Start the local model where one is asked for; one server for all workers."""
@@ -192,61 +136,12 @@ def _model_server(spec: RunSpec, work: WorkDir) -> Iterator[RunSpec]:
         yield dataclasses.replace(spec, model=model)
 
 
-@contextlib.contextmanager
-def _ending_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM unwind like an exit while nothing was sent, so that nothing is left behind."""
-
-    def handle(number: int, _: Any) -> None:
-        sys.exit(128 + number)
-
-    try:
-        old = signal.signal(signal.SIGTERM, handle)
-    except ValueError:  # not in the main thread: whoever runs us handles signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, old)
-
-
-@contextlib.contextmanager
-def _signals(stop: StopFlag) -> Iterator[None]:
-    """Drain on the first signal, leave on the second."""
-    seen: list[int] = []
-
-    def handle(number: int, _: Any) -> None:
-        code = 128 + number
-        if seen:
-            os._exit(code)
-        seen.append(number)
-        name = "interrupted" if number == signal.SIGINT else "terminated"
-        stop.set(name, code)
-        print(
-            f"batch: {name}: waiting for requests in flight; once more to leave now",
-            file=sys.stderr,
-            flush=True,
-        )
-
-    try:
-        old = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: whoever runs us handles signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
-def _finish(spec: RunSpec, session: Session, started: float) -> Summary:
-    """Make the summary of a committed run and write it."""
-    assert isinstance(spec.model, ModelSpec)
+def _count(session: Session, started: float) -> dict[str, Any]:
+    """Return the counts of a committed run in the summary's form."""
     counts = jsonio.loads(session.work.commit.read_bytes())
     counts["torn_lines"] += session.torn
     plan = session.plan
-    data = checks.describe(spec) | {
+    return {
         "started_at": _utc(started),
         "completed_at": _utc(time.time()),
         "input_rows": plan.input_rows,
@@ -256,11 +151,22 @@ def _finish(spec: RunSpec, session: Session, started: float) -> Summary:
         **counts,
         "duration_ms": round((time.time() - started) * 1000, 1),
     }
-    if spec.output.summary_output:
-        _write_summary(Path(spec.output.summary_output), data)
+
+
+def _put_in_place(
+    local: RunSpec, session: Session, uploads: list[Upload], data: dict[str, Any]
+) -> None:
+    """Write the summary, send what is for the Hub, and note that the run is finished."""
+    if local.output.summary_output:
+        _write_summary(Path(local.output.summary_output), data)
+    publish(uploads, session.work)
+    record_settings(session)
+    session.work.finished.touch()
+
+
+def _exit_code(spec: RunSpec, data: dict[str, Any]) -> int:
     none_ok = data["processed_rows"] > 0 and data["ok_rows"] == 0
-    failed = none_ok or (spec.output.fail_on_error and data["failed_rows"] > 0)
-    return Summary(exit_code=1 if failed else 0, data=data)
+    return 1 if none_ok or (spec.output.fail_on_error and data["failed_rows"] > 0) else 0
 
 
 def _write_summary(path: Path, data: dict[str, Any]) -> None:

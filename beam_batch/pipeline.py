@@ -21,12 +21,15 @@ from beam_batch.transforms.write_parts import WriteParts
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What the launcher decided: the settings, the splits and where things are put."""
+    """What the launcher decided: the settings, the splits, where things are put, and how many
+    worker processes share this machine.
+    """
 
     spec: RunSpec
     splits: tuple[Split, ...]
     commit: CommitSpec
     stop: StopFlag
+    workers: int = 1
 
 
 def build(pipeline: beam.Pipeline, job: Job) -> None:
@@ -56,6 +59,7 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
         call=spec.call,
         include_input=out.include_input,
         record=record,
+        workers=job.workers,
     )
     receipts = (
         rows.kept | "WriteKept" >> WriteParts(KEPT, record),

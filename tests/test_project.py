@@ -14,10 +14,11 @@ import beam_batch
 from tests.support import ROOT, environment
 
 PACKAGE = ROOT / "beam_batch"
-BASE = {"errors", "jsonio", "options", "records"}
+BASE = {"errors", "hubname", "jsonio", "options", "records"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "jsonio": {"errors"},
+    "hubname": {"errors"},
     "records": set(),
     "options": {"errors"},
     "inputs": BASE,
@@ -32,13 +33,14 @@ LAYERS: dict[str, set[str]] = {
     "checks": BASE | {"outputs", "providers"},
     "preview": BASE | {"inputs", "prompts", "providers"},
     "session": BASE | {"inputs", "outputs", "manifest"},
-    "launch": BASE
-    | {"pipeline", "inputs", "outputs", "providers", "checks", "progress", "session"},
+    "launch": BASE | {"engine", "outputs", "providers", "checks", "progress", "session", "signals"},
+    "engine": BASE | {"pipeline", "session", "signals"},
+    "signals": {"outputs"},
     "cli": BASE | {"launch", "preview", "prompts", "__init__"},
     "__main__": {"cli"},
     "__init__": BASE | {"launch", "outputs", "transforms"},
 }
-BEAM_USERS = {"transforms", "pipeline", "launch"}
+BEAM_USERS = {"transforms", "pipeline", "engine"}
 
 
 def _modules() -> list[Path]:

@@ -17,6 +17,7 @@ from beam_batch.calling.retrying import RetryPolicy
 from beam_batch.errors import FatalReply
 from beam_batch.options import CallSpec, ModelSpec, SchemaSpec
 from beam_batch.outputs.recording import Recorder, RecordSpec
+from beam_batch.outputs.sharing import Presence, Share
 from beam_batch.outputs.workdir import GaugeSpec
 from beam_batch.providers import headers, make_provider, read_key
 from beam_batch.records import Outcome, Prompt
@@ -32,6 +33,7 @@ class WindowSpec:
         token: names the window, so that all bundles of one process share it.
         record: where outcomes are recorded, with the run's stop flag, or None in a pipeline of
             somebody's own, which takes the outcomes instead.
+        workers: processes of this machine that share `call.parallel`.
     """
 
     token: str
@@ -41,6 +43,7 @@ class WindowSpec:
     call: CallSpec
     include_input: bool
     record: RecordSpec | None = None
+    workers: int = 1
 
 
 class Window:
@@ -54,7 +57,13 @@ class Window:
 
     def __init__(self, spec: WindowSpec) -> None:
         self._spec = spec
+        self._presence = Presence(spec.record.work) if spec.record is not None else None
+        self._share: Share | None = None
         parallel = spec.call.parallel
+        if spec.record is not None and spec.workers > 1:
+            self._share = Share(spec.record.work, spec.workers)
+            parallel = max(1, self._share.of(parallel))
+        self._parallel = parallel
         self._slots = threading.Semaphore(parallel if spec.record is None else 2 * parallel)
         self._turns = asyncio.Semaphore(1)
         self._open = parallel == 1
@@ -95,6 +104,9 @@ class Window:
         """Cancel what is in flight and end the thread."""
         self._loop.call_soon_threadsafe(self._closing.set)
         self._thread.join()
+        for lock in (self._share, self._presence):
+            if lock is not None:
+                lock.close()
 
     def _serve(self, ready: Future[None]) -> None:
         asyncio.set_event_loop(self._loop)
@@ -205,7 +217,7 @@ class Window:
     def _open_up(self) -> None:
         if not self._open:
             self._open = True
-            for _ in range(self._spec.call.parallel - 1):
+            for _ in range(self._parallel - 1):
                 self._turns.release()
 
     async def _wait(self, seconds: float) -> bool:

@@ -4,67 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, unquote
+from typing import Any
 
 from beam_batch.errors import OptionsError, first_line
+from beam_batch.hubname import HubName, parse_hub_name
 
 CONVERTED = "refs/convert/parquet"
 """Branch on which the Hub keeps the Parquet copy of a dataset (Hub docs, dataset viewer)."""
 _SHA = re.compile(r"@[0-9a-f]{40}(/|$)")
 
 
-class Name(NamedTuple):
-    """The parts of ``hf://datasets/owner/name[@revision][/path][?config=C&split=S]``."""
-
-    uri: str
-    repo: str
-    revision: str | None
-    path: str
-    config: str | None
-    split: str | None
-
-
 def is_pinned(uri: str) -> bool:
     """Whether a Hub file is named with the commit that it is read at."""
     return uri.startswith("hf://") and _SHA.search(uri) is not None
-
-
-def parse(uri: str) -> Name:
-    """Take a Hub name apart.
-
-    Raises:
-        OptionsError: it is no name of a dataset, or its query says something unknown.
-    """
-    body, _, query = uri.removeprefix("hf://").partition("?")
-    kind, _, rest = body.partition("/")
-    if kind != "datasets" or not rest.strip("/"):
-        raise OptionsError(
-            f"--input {uri}: write hf://datasets/owner/name, with ?config=C&split=S or a file's "
-            "path behind it, or hf://buckets/owner/name/path."
-        )
-    match = re.fullmatch(
-        r"([^/@]+(?:/[^/@]+)?)(?:@((?:refs/(?:convert|pr)/)?[^/]+))?(?:/(.*))?", rest
-    )
-    if match is None:
-        raise OptionsError(f"--input {uri}: not a name of a dataset on the Hub.")
-    revision = unquote(match[2]) if match[2] else None
-    options = _query(uri, query)
-    name = Name(uri, match[1], revision, (match[3] or "").strip("/"), **options)
-    if name.path and (name.config or name.split):
-        raise OptionsError(f"--input {uri}: config and split go with a repository, not a file.")
-    return name
-
-
-def _query(uri: str, query: str) -> dict[str, str | None]:
-    found: dict[str, str | None] = {"config": None, "split": None}
-    for key, value in parse_qsl(query, keep_blank_values=True):
-        if key not in found:
-            raise OptionsError(f"--input {uri}: unknown {key!r}; a query takes config and split.")
-        if not value or found[key] is not None:
-            raise OptionsError(f"--input {uri}: {key} needs one value.")
-        found[key] = value
-    return found
 
 
 def files(
@@ -77,7 +29,7 @@ def files(
     """
     if uri.startswith("hf://buckets/"):
         return _bucket_files(uri)
-    name = parse(uri)
+    name = parse_hub_name(uri, "--input")
     hub = _Hub(name)
     if name.path:
         return _named_files(hub, name)
@@ -97,11 +49,11 @@ def files(
     return _converted_files(hub, name)
 
 
-def _pinned(name: Name, commit: str, path: str) -> str:
+def _pinned(name: HubName, commit: str, path: str) -> str:
     return f"hf://datasets/{name.repo}@{commit}/{path}"
 
 
-def _named_files(hub: _Hub, name: Name) -> list[str]:
+def _named_files(hub: _Hub, name: HubName) -> list[str]:
     from fnmatch import fnmatch
 
     commit = hub.commit(name.revision)
@@ -113,7 +65,7 @@ def _named_files(hub: _Hub, name: Name) -> list[str]:
     return [_pinned(name, commit, path) for path in found]
 
 
-def _converted_files(hub: _Hub, name: Name) -> list[str]:
+def _converted_files(hub: _Hub, name: HubName) -> list[str]:
     """Choose from the converted Parquet, whose paths are ``config/split/0000.parquet``."""
     commit = hub.commit(CONVERTED)
     tables: dict[tuple[str, str], list[str]] = {}
@@ -150,7 +102,7 @@ def _bucket_files(uri: str) -> list[str]:
 class _Hub:
     """Asks the Hub about one repository."""
 
-    def __init__(self, name: Name) -> None:
+    def __init__(self, name: HubName) -> None:
         try:
             from huggingface_hub import HfApi
         except ImportError:

@@ -23,6 +23,8 @@ _STOPPED_HERE: dict[str, tuple[str, int]] = {}
 
 def default_work_dir(output: str) -> str:
     """Name the work directory of an output: ``.<name>.batch`` beside it."""
+    if "://" in output:
+        return f".{output.rstrip('/').rpartition('/')[2]}.batch"
     path = Path(os.path.abspath(output))
     return str(path.parent / f".{path.name}.batch")
 
@@ -58,9 +60,14 @@ def sync_folder(folder: Path) -> None:
 
 OWNED = (
     "lock", "manifest.json", "commit.json", "finished", "run.log", "prior.sqlite*", "parts",
-    "gauges", "stop-*", "failures-*", "plan-*", ".*.tmp",
+    "gauges", "stop-*", "failures-*", "plan-*", "workers", "share-*",
+    "uploads", ".*.tmp",
 )  # fmt: skip
 """Names in a work directory that are ours to remove."""
+
+
+_STAY = ("lock", "workers", "uploads")
+"""Those of them that belong to whoever holds the directory, not to one plan."""
 
 
 def _is_owned(path: Path) -> bool:
@@ -102,6 +109,11 @@ class WorkDir:
     def finished(self) -> Path:
         """Present once all files are where they belong, remote ones included."""
         return self.root / "finished"
+
+    @property
+    def uploads(self) -> Path:
+        """Outputs that are sent to the Hub at the end."""
+        return self.root / "uploads"
 
     @property
     def log(self) -> Path:
@@ -165,7 +177,7 @@ class WorkDir:
     def clear(self, keep: Path | None = None) -> None:
         """Remove what an earlier run left, but not the lock and nothing that is not ours."""
         for child in list(self.root.iterdir()) if self.root.exists() else []:
-            if child.name == "lock" or child == keep or not _is_owned(child):
+            if child.name in _STAY or child == keep or not _is_owned(child):
                 continue
             if child.is_dir():
                 shutil.rmtree(child)
@@ -176,7 +188,9 @@ class WorkDir:
         """Remove the directory, unless something that is not ours was put there."""
         with contextlib.suppress(OSError):
             self.clear()
-            (self.root / "lock").unlink(missing_ok=True)
+            shutil.rmtree(self.uploads, ignore_errors=True)
+            for name in ("workers", "lock"):
+                (self.root / name).unlink(missing_ok=True)
             self.root.rmdir()
 
 

@@ -45,6 +45,7 @@ class CallModel(beam.PTransform):
         call: CallSpec | None = None,
         include_input: bool = False,
         record: RecordSpec | None = None,
+        workers: int = 1,
     ) -> None:
         super().__init__()
         spec = resolve_model(model, os.environ) if isinstance(model, str) else model
@@ -56,6 +57,7 @@ class CallModel(beam.PTransform):
             call=call or CallSpec(),
             include_input=include_input,
             record=record,
+            workers=workers,
         )
 
     def expand(self, prompts: beam.PCollection) -> beam.DoOutputsTuple:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -187,7 +188,7 @@ def test_a_retried_bundle_sends_again_only_what_was_in_flight(folder: Path) -> N
     The retry is played here by running the pipeline a second time over one session.
     """
     import beam_batch as api
-    from beam_batch import launch
+    from beam_batch.engine import Engine
     from beam_batch.outputs.recording import Recorder
     from beam_batch.records import Outcome
 
@@ -208,17 +209,17 @@ def test_a_retried_bundle_sends_again_only_what_was_in_flight(folder: Path) -> N
             raise ZeroDivisionError("the worker is gone")
         return True
 
-    run_pipeline = launch._run_pipeline
+    run_pipeline = Engine.run
 
-    def run_twice(*args: object) -> None:
+    def run_twice(*args: Any) -> None:
         with pytest.raises(Exception, match="the worker is gone"):
-            run_pipeline(*args)  # type: ignore[arg-type]
-        run_pipeline(*args)  # type: ignore[arg-type]
+            run_pipeline(*args)
+        run_pipeline(*args)
 
     with ScriptedServer(delay=0.01) as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("GENERIC_BASE_URL", server.base_url)
         patch.setattr(Recorder, "record", fail_once)
-        patch.setattr(launch, "_run_pipeline", run_twice)
+        patch.setattr(Engine, "run", run_twice)
         assert api.run(spec)["ok_rows"] == ROWS
         assert _resent(_sent(server)) <= PARALLEL
     assert (folder / "out.jsonl").read_bytes() == calm

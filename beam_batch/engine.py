@@ -1,0 +1,120 @@
+"""The engine that runs the graph: Beam's flags, the runner, its worker processes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from beam_batch.errors import OptionsError, first_line
+from beam_batch.options import RunSpec
+from beam_batch.session import Session
+from beam_batch.signals import shielded
+
+DIRECT = "direct"
+
+
+class Engine(NamedTuple):
+    """A runner with its settings.
+
+    Attributes:
+        options: Beam's PipelineOptions.
+        workers: processes on this machine among which limits are divided.
+    """
+
+    runner: str
+    options: Any
+    workers: int
+
+    def run(self, spec: RunSpec, session: Session) -> None:
+        """Run the graph to its end."""
+        if self.workers > 1:
+            shielded(lambda: self._run(spec, session))
+        else:
+            self._run(spec, session)
+
+    def _run(self, spec: RunSpec, session: Session) -> None:
+        import apache_beam as beam
+
+        from beam_batch.pipeline import Job, build
+
+        job = Job(
+            spec=spec,
+            splits=tuple(session.plan.splits),
+            commit=session.commit,
+            stop=session.stop,
+            workers=self.workers,
+        )
+        level = logging.CRITICAL if self.runner == DIRECT else logging.ERROR
+        runner = _runner(self.runner)
+        with quiet(level), beam.Pipeline(runner=runner, options=self.options) as pipeline:
+            build(pipeline, job)
+
+
+def make_engine(spec: RunSpec) -> Engine:
+    """Read the runner and Beam's own flags.
+
+    Raises:
+        OptionsError: an unknown runner, or words that are no flags of Beam.
+    """
+    with quiet(logging.CRITICAL):
+        from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
+        from apache_beam.runners.runner import create_runner
+
+    stray = [arg for arg in spec.beam_args[:1] if not arg.startswith("--")]
+    if stray:
+        raise OptionsError(f"unexpected argument {stray[0]!r}; flags of Beam go after --.")
+    try:
+        if spec.runner != DIRECT:
+            create_runner(spec.runner)
+    except (ValueError, ImportError) as error:
+        raise OptionsError(f"--runner {spec.runner}: {first_line(error)}") from None
+    options = PipelineOptions(flags=list(spec.beam_args), allow_abbrev=False)
+    if spec.runner != DIRECT:
+        return Engine(spec.runner, options, 1)
+    _refuse_unknown(spec.beam_args, PipelineOptions)
+    return Engine(spec.runner, options, _workers(options.view_as(DirectOptions), spec))
+
+
+def _workers(direct: Any, spec: RunSpec) -> int:
+    """Return how many processes the direct runner starts; one each for a request at least."""
+    workers = direct.direct_num_workers or os.cpu_count() or 1
+    if workers > 1 and direct.direct_running_mode == "in_memory":
+        direct.direct_running_mode = "multi_processing"
+    if direct.direct_running_mode != "multi_processing":
+        return 1
+    direct.direct_num_workers = min(workers, spec.call.parallel)
+    return int(direct.direct_num_workers)
+
+
+def _refuse_unknown(beam_args: tuple[str, ...], base: Any) -> None:
+    """Refuse flags that Beam would pass over with a warning; other runners may know more."""
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False, conflict_handler="resolve")
+    for options in base.__subclasses__():
+        if hasattr(options, "_add_argparse_args"):
+            options._add_argparse_args(parser)
+    _, unknown = parser.parse_known_args(list(beam_args))
+    if unknown:
+        raise OptionsError(f"{unknown[0]!r} is no flag of Beam's direct runner.")
+
+
+@contextlib.contextmanager
+def quiet(level: int) -> Iterator[None]:
+    """Keep back what Beam logs: extras that we don't use, failures that go to run.log."""
+    log, before = logging.getLogger(), logging.getLogger().level
+    log.setLevel(level)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def _runner(name: str) -> Any:
+    if name == DIRECT:
+        from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+        return FnApiRunner()
+    return name

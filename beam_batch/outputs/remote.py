@@ -1,0 +1,132 @@
+"""Outputs on the Hub: made in the work directory, and sent in one commit at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from beam_batch.errors import OptionsError, RunStopped, first_line
+from beam_batch.hubname import HubName, parse_hub_name
+from beam_batch.options import OutputSpec
+from beam_batch.outputs.workdir import WorkDir
+
+FIELDS = ("output", "error_output", "telemetry_output", "summary_output")
+
+
+class Upload(NamedTuple):
+    """One output on the Hub, and the file or folder that becomes it."""
+
+    name: HubName
+    path: Path
+
+
+def is_remote(path: str | None) -> bool:
+    """Whether an output is a URL."""
+    return path is not None and "://" in path
+
+
+def stage(out: OutputSpec, work: WorkDir) -> tuple[OutputSpec, list[Upload]]:
+    """Give every remote output a place in the work directory; fetch it where it is added to.
+
+    Raises:
+        OptionsError: one exists and nothing says what is to become of it, or the Hub refuses.
+    """
+    uploads: list[Upload] = []
+    places: dict[str, Any] = {}
+    for number, field in enumerate(FIELDS):
+        uri = getattr(out, field)
+        if uri is None or not is_remote(uri):
+            continue
+        flag = f"--{field.replace('_', '-')}"
+        name = parse_hub_name(uri, flag)
+        path = work.uploads / str(number) / Path(name.path).name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        uploads.append(Upload(name, path))
+        places[field] = f"{path}/" if uri.endswith("/") else str(path)
+        if field != "summary_output" and not path.exists():
+            _fetch_existing(flag, uploads[-1], out)
+    return dataclasses.replace(out, **places), uploads
+
+
+def _fetch_existing(flag: str, upload: Upload, out: OutputSpec) -> None:
+    if out.overwrite and not out.resume:
+        return
+    for path in _asked(flag, upload.name, lambda api: _existing(api, upload.name)):
+        if not out.resume:
+            raise OptionsError(
+                f"{flag} {upload.name.uri} exists. Add --resume to go on with it, or --overwrite "
+                "to replace it."
+            )
+        target = upload.path if path == upload.name.path else upload.path / Path(path).name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(
+            _asked(flag, upload.name, lambda api, p=path: _fetched(api, upload, p)), target
+        )
+
+
+def _existing(api: Any, name: HubName) -> list[str]:
+    files = api.list_repo_files(name.repo, repo_type="dataset", revision=name.revision)
+    return [path for path in files if path == name.path or path.startswith(f"{name.path}/part-")]
+
+
+def _fetched(api: Any, upload: Upload, path: str) -> str:
+    found: str = api.hf_hub_download(
+        upload.name.repo, path, repo_type="dataset", revision=upload.name.revision
+    )
+    return found
+
+
+def _asked(flag: str, name: HubName, call: Any) -> Any:
+    """Ask the Hub about a repository that a run is to write to."""
+    try:
+        from huggingface_hub import HfApi, errors
+    except ImportError:
+        raise OptionsError(
+            f"{flag} {name.uri} needs the Hub's client: pip install 'beam-batch[hub]'."
+        ) from None
+    try:
+        return call(HfApi())
+    except errors.RepositoryNotFoundError:
+        reason = "no such dataset, or not for this token: create it, or set HF_TOKEN"
+    except Exception as error:  # the Hub's client raises many classes; all mean: not to be had
+        reason = first_line(error)
+    raise OptionsError(f"{flag} {name.uri}: {reason}.")
+
+
+def publish(uploads: list[Upload], work: WorkDir) -> None:
+    """Send the files to the Hub, in one commit a repository.
+
+    Raises:
+        RunStopped: it does not take them; they stay where they are.
+    """
+    by_repo: dict[tuple[str, str | None], list[Upload]] = {}
+    for upload in uploads:
+        by_repo.setdefault((upload.name.repo, upload.name.revision), []).append(upload)
+    for (repo, revision), group in by_repo.items():
+        try:
+            _commit(repo, revision, group)
+        except Exception as error:  # the Hub's client raises many classes
+            raise RunStopped(
+                f"the results cannot be sent to hf://datasets/{repo}: {first_line(error)}. They "
+                f"are kept in {work.uploads}, and --resume sends them again, without any request"
+            ) from None
+
+
+def _commit(repo: str, revision: str | None, uploads: list[Upload]) -> None:
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    operations = []
+    for upload in uploads:
+        files = sorted(upload.path.glob("part-*.jsonl")) if upload.path.is_dir() else [upload.path]
+        for file in files:
+            folder = f"{upload.name.path}/{file.name}" if file != upload.path else upload.name.path
+            operations.append(CommitOperationAdd(path_in_repo=folder, path_or_fileobj=str(file)))
+    HfApi().create_commit(
+        repo,
+        operations,
+        commit_message="Add results of beam-batch",
+        repo_type="dataset",
+        revision=revision,
+    )
