@@ -6,11 +6,14 @@ import argparse
 import contextlib
 import logging
 import os
+import shlex
+import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from beam_batch.errors import OptionsError, first_line
 from beam_batch.options import RunSpec
+from beam_batch.outputs.workdir import WorkDir
 from beam_batch.session import Session
 from beam_batch.signals import shielded
 
@@ -49,7 +52,7 @@ class Engine(NamedTuple):
             workers=self.workers,
         )
         level = logging.CRITICAL if self.runner == DIRECT else logging.ERROR
-        runner = _runner(self.runner)
+        runner = _direct(self.workers, session.work) if self.runner == DIRECT else self.runner
         with quiet(level), beam.Pipeline(runner=runner, options=self.options) as pipeline:
             build(pipeline, job)
 
@@ -80,14 +83,14 @@ def make_engine(spec: RunSpec) -> Engine:
 
 
 def _workers(direct: Any, spec: RunSpec) -> int:
-    """Return how many processes the direct runner starts; one each for a request at least."""
-    workers = direct.direct_num_workers or os.cpu_count() or 1
-    if workers > 1 and direct.direct_running_mode == "in_memory":
-        direct.direct_running_mode = "multi_processing"
-    if direct.direct_running_mode != "multi_processing":
-        return 1
-    direct.direct_num_workers = min(workers, spec.call.parallel)
-    return int(direct.direct_num_workers)
+    """Return how many processes the direct runner starts; one each for a request at least.
+
+    Several workers are processes here, whatever mode is asked for, and we start them ourselves.
+    """
+    workers = min(direct.direct_num_workers or os.cpu_count() or 1, spec.call.parallel)
+    direct.direct_num_workers = workers
+    direct.direct_running_mode = "in_memory"
+    return int(workers)
 
 
 def _refuse_unknown(beam_args: tuple[str, ...], base: Any) -> None:
@@ -112,9 +115,14 @@ def quiet(level: int) -> Iterator[None]:
         log.setLevel(before)
 
 
-def _runner(name: str) -> Any:
-    if name == DIRECT:
-        from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+def _direct(workers: int, work: WorkDir) -> Any:
+    """Return Beam's in-process runner; several workers are processes that log to run.log."""
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+    from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
+    if workers == 1:
         return FnApiRunner()
-    return name
+    module = "apache_beam.runners.worker.sdk_worker_main"
+    log = shlex.quote(str(work.log))
+    command = f"exec {shlex.quote(sys.executable)} -m {module} >>{log} 2>&1"
+    return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))

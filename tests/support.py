@@ -51,7 +51,9 @@ def beam_batch(
     )
 
 
-def start(*args: object, env: Mapping[str, str], cwd: Path | None = None) -> subprocess.Popen[str]:
+def start(
+    *args: object, env: Mapping[str, str], cwd: Path | None = None, new_group: bool = False
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command(*args),
         env=dict(env),
@@ -59,6 +61,7 @@ def start(*args: object, env: Mapping[str, str], cwd: Path | None = None) -> sub
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        process_group=0 if new_group else None,
     )
 
 

@@ -34,7 +34,7 @@ LAYERS: dict[str, set[str]] = {
     "preview": BASE | {"inputs", "prompts", "providers"},
     "session": BASE | {"inputs", "outputs", "manifest"},
     "launch": BASE | {"engine", "outputs", "providers", "checks", "progress", "session", "signals"},
-    "engine": BASE | {"pipeline", "session", "signals"},
+    "engine": BASE | {"outputs", "pipeline", "session", "signals"},
     "signals": {"outputs"},
     "cli": BASE | {"launch", "preview", "prompts", "__init__"},
     "__main__": {"cli"},

@@ -167,6 +167,8 @@ class Window:
         gauge = GaugeSpec(record.work, record.session).open()
         try:
             while True:
+                if self._spec.workers > 1 and self._presence and self._presence.driver_is_gone():
+                    record.stop.set("the driver is gone", 1)
                 if record.stop.is_set():
                     self._stopping.set()
                 gauge.show({**self._counts, "in_flight": self._flying})

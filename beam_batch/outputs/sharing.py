@@ -22,8 +22,14 @@ class Presence:
     """Says that a worker is at work in a directory, as long as it is open."""
 
     def __init__(self, work: WorkDir) -> None:
+        self._root = work.root
         self._file = (work.root / "workers").open("a")
         fcntl.flock(self._file, fcntl.LOCK_SH)
+
+    def driver_is_gone(self) -> bool:
+        """Whether the driver, which locks the directory while it lives, has died."""
+        with (self._root / "lock").open("a") as file:
+            return _try(file, fcntl.LOCK_SH)
 
     def close(self) -> None:
         """Leave."""
