@@ -36,7 +36,7 @@ def _files(spec: RunSpec) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]
     """List the files a run reads and those it writes, each with its flag."""
     out = spec.output
     reads = [
-        *(("--input", value) for value in spec.source.inputs if _is_path(value)),
+        *(("--input", value) for value in _input_paths(spec)),
         ("--ids", spec.source.ids),
         ("--template", spec.prompt.template_source),
         ("--instruction", spec.prompt.instruction_source),
@@ -60,7 +60,7 @@ def _check_paths(spec: RunSpec) -> None:
     for flag, path in [*reads, *writes]:
         real = os.path.realpath(path)
         if (flag, path) in writes:
-            _refuse_in_input(flag, real, spec.source.inputs)
+            _refuse_in_input(flag, real, _input_paths(spec))
         if real in seen and (flag, path) in writes:
             raise OptionsError(f"{flag} {path} is the same file as {seen[real]}; choose another.")
         seen.setdefault(real, flag)
@@ -83,13 +83,14 @@ def _check_paths(spec: RunSpec) -> None:
             )
 
 
-def _is_path(value: str) -> bool:
-    return value != "-" and "://" not in value
+def _input_paths(spec: RunSpec) -> list[str]:
+    values = [value.removeprefix("file://") for value in spec.source.inputs]
+    return [value for value in values if value != "-" and "://" not in value]
 
 
-def _refuse_in_input(flag: str, real: str, inputs: tuple[str, ...]) -> None:
+def _refuse_in_input(flag: str, real: str, inputs: list[str]) -> None:
     """Refuse a file that the input's folder or glob would take in when it is read again."""
-    for value in filter(_is_path, inputs):
+    for value in inputs:
         pattern = os.path.realpath(value)
         if os.path.isdir(value):
             taken = real.startswith(pattern + os.sep)

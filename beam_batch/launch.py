@@ -16,7 +16,7 @@ from typing import Any
 from beam_batch import jsonio
 from beam_batch.checks import check, describe
 from beam_batch.engine import Engine, make_engine
-from beam_batch.errors import OptionsError, RunStopped
+from beam_batch.errors import InputLost, OptionsError, RunStopped
 from beam_batch.options import ModelSpec, RunSpec
 from beam_batch.outputs.remote import Upload, publish, stage
 from beam_batch.outputs.sharing import wait_for_workers
@@ -51,10 +51,12 @@ def run(spec: RunSpec) -> Summary:
             out, uploads = stage(spec.output, work)
             local = dataclasses.replace(spec, output=out)
             session = open_session(local, work)
-    except BaseException:  # nothing was sent
+    except BaseException as error:  # nothing was sent
         if fresh:
             work.remove()
         lock.release()
+        if isinstance(error, InputLost):
+            raise OptionsError(str(error)) from None
         raise
     try:
         _execute(local, session, engine)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -73,7 +72,7 @@ class SourceSpec:
 
 def _check_text_settings(encoding: str, delimiter: str | None, quote: str) -> None:
     try:
-        codecs.lookup(encoding)
+        "".encode(encoding)
     except LookupError:
         raise OptionsError(
             f"--encoding {encoding}: no such encoding; try utf-16, cp1252."

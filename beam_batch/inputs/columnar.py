@@ -15,6 +15,8 @@ from beam_batch.inputs.opening import open_random, scheme_of
 from beam_batch.records import Source
 
 BATCH_ROWS = 1024
+INTEGER = {"beam_batch": "integer"}
+"""Metadata of a text column whose values are whole numbers beyond 64 bits."""
 LARGEST_CHUNK = 100_000
 """Rows of a local chunk: a larger row group is cut, and its front decoded again for each piece."""
 
@@ -108,17 +110,48 @@ def scan_arrow(source: Source, rows_a_chunk: int) -> Iterator[Chunk]:
     """List the record batches of an Arrow (Feather version 2) file."""
     with _open_arrow(source) as file:
         start = 0
-        for index in range(file.num_record_batches):
-            rows = file.get_batch(index).num_rows
-            if rows:
-                yield Chunk(start, start + rows, rows)
-            start += rows
+        for batch in _batches(file, source):
+            if len(batch):
+                yield Chunk(start, start + len(batch), len(batch))
+            start += len(batch)
 
 
 def read_arrow(source: Source, start: int, stop: int, columns: Columns = None) -> Iterator[Value]:
     """Yield the rows of a range of row numbers from 0; an unusable one yields its error."""
     with _open_arrow(source) as file:
-        yield from _slices(map(file.get_batch, range(file.num_record_batches)), 0, start, stop)
+        yield from _slices(_batches(file, source), 0, start, stop)
+
+
+def _batches(file: Any, source: Source) -> Iterator[Any]:
+    """Yield the batches of an Arrow file, each checked: damaged offsets would crash who reads them.
+
+    Raises:
+        OptionsError: one is damaged.
+    """
+    import pyarrow
+
+    for index in range(file.num_record_batches):
+        try:
+            batch = file.get_batch(index)
+            batch.validate(full=True)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise OptionsError(
+                f"--input {source.uri}: record batch {index + 1} is damaged: {first_line(error)}"
+            ) from None
+        yield batch
+
+
+def arrow_to_parquet(source: Source, target: str) -> None:
+    """Write a checked Arrow file as Parquet.
+
+    Raises:
+        OptionsError: it is damaged.
+    """
+    import pyarrow.parquet
+
+    with _open_arrow(source) as file, pyarrow.parquet.ParquetWriter(target, file.schema) as writer:
+        for batch in _batches(file, source):
+            writer.write_batch(batch)
 
 
 def names_arrow(source: Source) -> tuple[str, ...]:
@@ -149,6 +182,7 @@ def _slices(batches: Iterator[Any], place: int, start: int, stop: int) -> Iterat
 def _rows(batch: Any) -> Iterator[Value]:
     """Yield the rows of a batch, all at once where every value can be had."""
     batch = _without_nanoseconds(batch)
+    longs = [f.name for f in batch.schema if (f.metadata or {}).get(b"beam_batch") == b"integer"]
     try:
         rows = batch.to_pylist(maps_as_pydicts="lossy")
     except (ValueError, TypeError, OverflowError, ImportError, LookupError):
@@ -156,6 +190,7 @@ def _rows(batch: Any) -> Iterator[Value]:
     for index in range(len(batch)):
         try:
             row = rows[index] if rows is not None else _one(batch, index)
+            row |= {name: int(row[name]) for name in longs if row[name] is not None}
             yield {str(name): normalise(value) for name, value in row.items()}
         except (ValueError, TypeError, OverflowError, ImportError, LookupError) as error:
             yield InvalidRow(f"a value has no JSON form: {first_line(error)}")

@@ -54,11 +54,14 @@ def _pinned(name: HubName, commit: str, path: str) -> str:
 
 
 def _named_files(hub: _Hub, name: HubName) -> list[str]:
-    from fnmatch import fnmatch
+    from fsspec.utils import glob_translate
 
     commit = hub.commit(name.revision)
     paths = hub.paths(commit)
-    found = [path for path in paths if path == name.path or fnmatch(path, name.path)]
+    found = [path for path in paths if path == name.path]
+    if not found:
+        pattern = re.compile(glob_translate(name.path))
+        found = [path for path in paths if pattern.match(path)]
     if not found:
         close = ", ".join(paths[:5])
         raise OptionsError(f"--input {name.uri}: no such file; the repository holds {close}.")
@@ -105,6 +108,9 @@ class _Hub:
     def __init__(self, name: HubName) -> None:
         try:
             from huggingface_hub import HfApi
+            from huggingface_hub.utils import logging
+
+            logging.set_verbosity_error()  # its retries are told by ours, in one line
         except ImportError:
             raise OptionsError(
                 f"--input {name.uri} needs the Hub's client: pip install 'beam-batch[hub]'."
@@ -146,6 +152,10 @@ def _asked(call: Callable[[], Any], uri: str) -> Any:
         reason = "no such dataset, or a private one: set HF_TOKEN to a token that may read it."
     except errors.EntryNotFoundError:
         reason = "no such file."
+    except errors.HfHubHTTPError as error:
+        reason = f"the Hub refuses: {first_line(error)}"
+        if error.response is not None and error.response.status_code in (401, 403):
+            reason += " Set HF_TOKEN to a token that may read it."
     except (FileNotFoundError, PermissionError) as error:
         reason = f"{first_line(error)}."
     raise OptionsError(f"--input {uri}: {reason}")

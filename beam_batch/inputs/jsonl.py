@@ -19,14 +19,14 @@ _BLANKS = b" \t\r\n\x0b\x0c"
 def scan(source: Source, rows_a_chunk: int) -> Iterator[Chunk]:
     """Count the rows of a file a block at a time, in chunks that end with a line."""
     cutter = _Cutter(rows_a_chunk)
-    lines = _LineEnds()
+    lines = LineEnds()
     with open_binary(source.path) as file:
         while block := file.read(_BLOCK):
             yield from cutter.take(*lines.of(block))
     yield from cutter.finish(*lines.rest())
 
 
-class _LineEnds:
+class LineEnds:
     """Finds in each block where lines end, and which of them are rows."""
 
     def __init__(self) -> None:

@@ -11,8 +11,12 @@ from beam_batch.errors import InputLost, OptionsError, first_line
 
 BUFFER = 1 << 20
 REMOTE_BUFFER = 8 << 20
+LARGEST_WHOLE = 64 << 20
+"""Bytes of a file that is kept in memory where its server serves no ranges."""
 ATTEMPTS = 6
 """Times that a remote read is tried, with waits of 0.5, 1, 2, 4 and 8 seconds between."""
+HUB_ATTEMPTS = 2
+"""For bytes of the Hub: its client tries those six times itself."""
 
 _EXTRAS = {"hf": "hub", "s3": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az"}
 
@@ -33,7 +37,9 @@ def filesystem_of(uri: str) -> Any:
     try:
         if scheme == "hf":
             from huggingface_hub import HfFileSystem
+            from huggingface_hub.utils import logging
 
+            logging.set_verbosity_error()  # its retries are told by ours, in one line
             return HfFileSystem()
         import fsspec
 
@@ -60,12 +66,19 @@ def open_binary(uri: str) -> IO[bytes]:
     return io.BufferedReader(_RemoteFile(uri), REMOTE_BUFFER)
 
 
+def open_stream(uri: str) -> Any:
+    """Open for reading from front to back, once; servers without ranges will do."""
+    if scheme_of(uri) in ("http", "https"):
+        return filesystem_of(uri).open(uri, "rb", block_size=0)
+    return open_binary(uri)
+
+
 def open_random(uri: str) -> Any:
     """Open for reading here and there (Parquet): a path for pyarrow, or a remote file."""
     return uri if not scheme_of(uri) else _RemoteFile(uri)
 
 
-def retried(call: Callable[[], Any], uri: str) -> Any:
+def retried(call: Callable[[], Any], uri: str, attempts: int = ATTEMPTS) -> Any:
     """Call something remote, again where it fails in a way that may pass.
 
     Raises:
@@ -76,25 +89,30 @@ def retried(call: Callable[[], Any], uri: str) -> Any:
 
     try:
         return tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(ATTEMPTS),
+            stop=tenacity.stop_after_attempt(attempts),
             wait=tenacity.wait_exponential(multiplier=0.5, max=30),
             retry=tenacity.retry_if_exception(_may_pass),
             reraise=True,
         )(call)
     except Exception as error:  # clients of object stores raise what they like
-        if not _may_pass(error):
+        if isinstance(error, (FileNotFoundError, PermissionError)) or _status(error) is not None:
             raise
         raise InputLost(f"{uri} cannot be read: {first_line(error)}") from None
 
 
 def _may_pass(error: BaseException) -> bool:
-    if isinstance(error, (FileNotFoundError, PermissionError)):
+    if isinstance(error, (FileNotFoundError, PermissionError, ImportError, OptionsError)):
         return False
+    if "Credentials" in type(error).__name__:
+        return False
+    return isinstance(error, Exception) and _status(error) in (None, 408, 425, 429)
+
+
+def _status(error: BaseException) -> int | None:
+    """Return the HTTP status that an error carries where it is the client's fault (4xx)."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     status = status if status is not None else getattr(error, "status", None)
-    if isinstance(status, int) and 400 <= status < 500:
-        return status in (408, 425, 429)
-    return isinstance(error, Exception)
+    return status if isinstance(status, int) and 400 <= status < 500 else None
 
 
 class _RemoteFile(io.RawIOBase):
@@ -105,8 +123,9 @@ class _RemoteFile(io.RawIOBase):
         self._uri = uri
         self._filesystem = filesystem_of(uri)
         self._path = self._filesystem._strip_protocol(uri)
-        self._size = int(retried(lambda: self._filesystem.info(self._path), uri)["size"])
+        self._size = int(self._asked(lambda: self._filesystem.info(self._path))["size"])
         self._place = 0
+        self._whole: bytes | None = None
 
     def readable(self) -> bool:
         return True
@@ -134,12 +153,38 @@ class _RemoteFile(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         return self._range(self._size if size is None or size < 0 else size)
 
+    def _asked(self, call: Callable[[], Any]) -> Any:
+        """Call the store; whatever it refuses, the input is lost, and no row is to blame."""
+        try:
+            return retried(
+                call, self._uri, HUB_ATTEMPTS if scheme_of(self._uri) == "hf" else ATTEMPTS
+            )
+        except (InputLost, OptionsError):
+            raise
+        except Exception as error:  # clients of object stores raise what they like
+            hint = ""
+            if scheme_of(self._uri) == "hf" and _status(error) in (401, 403, 404):
+                hint = " It may be private or gated: accept its terms, and set HF_TOKEN."
+            raise InputLost(f"{self._uri} cannot be read: {first_line(error)}{hint}") from None
+
     def _range(self, size: int) -> bytes:
         start, stop = self._place, min(self._place + size, self._size)
         if stop <= start:
             return b""
-        data: bytes = retried(
-            lambda: self._filesystem.cat_file(self._path, start=start, end=stop), self._uri
+        if self._whole is not None:
+            self._place = stop
+            return self._whole[start:stop]
+        exact = {"cache_type": "none"} if scheme_of(self._uri) == "hf" else {}
+        data: bytes = self._asked(
+            lambda: self._filesystem.cat_file(self._path, start=start, end=stop, **exact)
         )
+        if len(data) == self._size > stop - start and self._size <= LARGEST_WHOLE:
+            self._whole = data  # the server serves no ranges; the file is small enough to keep
+            self._place = stop
+            return data[start:stop]
+        if len(data) > stop - start:
+            raise OptionsError(
+                f"{self._uri}: the server serves no ranges of bytes; download the file first."
+            )
         self._place += len(data)
         return data

@@ -94,7 +94,7 @@ def _listed(source: SourceSpec, scanned: Scanned) -> Any:
     missing = set(listed)
     for row in _rows(scanned.chunks, source.id_field):
         text = str(row.id)
-        if row.failure is None and text in listed:
+        if text in listed and (row.failure is None or source.id_field is None):
             found.append(row.number or 0)
             missing.discard(text)
     if missing:
@@ -192,17 +192,20 @@ def recheck(plan: Plan) -> tuple[Plan, list[str]]:
     """
     changed: list[str] = []
     stamps: dict[str, str] = {}
-    in_place = {source.path: source for source in plan.sources}
+    by_path = {source.path: source for source in plan.sources}
     for read in plan.reads:
         origin = read.origin
         if not origin.stamp:
             continue
         try:
             now = stamp_of(origin.path)
-            source = in_place.get(origin.path)
+            source = by_path.get(origin.path)
             if now == origin.stamp:
                 continue
-            if source is None or content_digest(source, read.stop) != read.digest:
+            again = (
+                "" if source is None or not origin.is_local else content_digest(source, read.stop)
+            )
+            if again != read.digest:
                 changed.append(origin.uri)
             stamps[origin.path] = now
         except OSError:

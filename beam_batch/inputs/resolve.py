@@ -56,9 +56,9 @@ def resolve(source: SourceSpec) -> list[Origin]:
         found.extend(_origins(value, source.input_format))
     seen: set[str] = set()
     for origin in found:
-        if origin.uri in seen:
+        if origin.path in seen:
             raise OptionsError(f"--input names {origin.uri} twice; name it once.")
-        seen.add(origin.uri)
+        seen.add(origin.path)
     return found
 
 
@@ -105,8 +105,8 @@ def format_of(uri: str, given: str | None) -> tuple[str, str]:
 
 def _origins(value: str, given: str | None) -> Iterator[Origin]:
     if value == STDIN:
-        if given is None:
-            raise OptionsError("--input - needs --input-format: jsonl, json, csv, tsv.")
+        if given not in ("jsonl", "json", "csv", "tsv"):
+            raise OptionsError("--input - needs --input-format: jsonl, json, csv or tsv.")
         yield Origin(STDIN, STDIN, given, "", "")
         return
     if value.startswith("hf://"):

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from beam_batch.inputs import sql
-from beam_batch.inputs.base import SPLIT_ROWS
 from beam_batch.inputs.digest import content_digest
 from beam_batch.inputs.formats import FORMATS
 from beam_batch.inputs.resolve import Origin
 from beam_batch.inputs.selection import rows_needed
-from beam_batch.inputs.spool import Copy, copy_plain, needs_copy
+from beam_batch.inputs.spool import copy_plain, needs_copy
 from beam_batch.options import SourceSpec
 from beam_batch.records import Source, Split
 
@@ -63,7 +62,7 @@ class _Files:
     def scan(self, origins: list[Origin], rows_a_split: int) -> Scanned:
         """Scan files until the selection is decided."""
         needed = rows_needed(self._spec)
-        if self._spec.sql or self._spec.where:
+        if self._spec.sql is not None or self._spec.where is not None:
             return self._scan_query(origins, rows_a_split)
         found = Scanned([], [], [], 0, True)
         for origin in origins:
@@ -78,8 +77,7 @@ class _Files:
     def _scan_one(
         self, origin: Origin, found: Scanned, rows_a_split: int, left: int | None
     ) -> Scanned:
-        place, whole = len(found.sources), True
-        source = self._source(origin, place, left)
+        source, whole = self._source(origin, len(found.sources), left)
         rows, stop = 0, 0
         with ThreadPoolExecutor(1) as pool:  # hashing leaves the interpreter to the scan
             digest = None if left is not None else pool.submit(content_digest, source)
@@ -98,10 +96,12 @@ class _Files:
         return found._replace(rows=found.rows + rows, whole=found.whole and whole)
 
     def _scan_query(self, origins: list[Origin], rows_a_split: int) -> Scanned:
-        sources = [self._source(origin, n, None) for n, origin in enumerate(origins)]
+        sources = [self._source(origin, n, None)[0] for n, origin in enumerate(origins)]
         target = self._folder / "query.parquet"
-        query, flag = (self._spec.sql, "--sql") if self._spec.sql else (None, "--where")
-        sql.run_query(query or sql.where_query(str(self._spec.where)), flag, sources, target)
+        query, flag = self._spec.sql, "--sql"
+        if query is None:
+            query, flag = sql.where_query(str(self._spec.where)), "--where"
+        sql.run_query(query, flag, sources, target)
         reads = [
             Read(origin, content_digest(source), None)
             for origin, source in zip(origins, sources, strict=True)
@@ -110,23 +110,16 @@ class _Files:
         scanned = self._scan_one(result, Scanned([], [], [], 0, True), rows_a_split, None)
         return scanned._replace(reads=reads)
 
-    def _source(self, origin: Origin, number: int, rows: int | None) -> Source:
+    def _source(self, origin: Origin, number: int, rows: int | None) -> tuple[Source, bool]:
+        """Return what is read for an origin, and whether that is all of it."""
         spec = self._spec
         if needs_copy(origin, spec.encoding):
             folder = self._folder / "copies"
             copy = copy_plain(origin, folder, number, encoding=spec.encoding, rows=rows)
-            if not copy.whole and rows is not None and _fewer(copy, rows, spec):
-                copy = copy_plain(origin, folder, number, encoding=spec.encoding, rows=None)
-            return _as_source(origin.uri, copy.path, copy.format, "", spec)
-        return _as_source(origin.uri, origin.path, origin.format, origin.stamp, spec)
+            return _as_source(origin.uri, copy.path, copy.format, "", spec), copy.whole
+        return _as_source(origin.uri, origin.path, origin.format, origin.stamp, spec), True
 
 
 def _as_source(uri: str, path: str, kind: str, stamp: str, spec: SourceSpec) -> Source:
     delimiter = spec.csv_delimiter or ("\t" if kind == "tsv" else ",")
     return Source(uri, path, kind, stamp, delimiter, spec.csv_quote)
-
-
-def _fewer(copy: Copy, rows: int, spec: SourceSpec) -> bool:
-    """Whether a cut copy holds fewer rows than it was made for."""
-    source = _as_source(copy.path, copy.path, copy.format, "", spec)
-    return sum(chunk.rows for chunk in FORMATS[copy.format].scan(source, SPLIT_ROWS)) <= rows

@@ -6,24 +6,26 @@ while the run is planned; splits and a resumed run read the copy. JSON arrays be
 
 from __future__ import annotations
 
+import bz2
 import codecs
+import gzip
+import math
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import orjson
 
 from beam_batch import jsonio
-from beam_batch.errors import InputLost, OptionsError, first_line
-from beam_batch.inputs.opening import open_binary, scheme_of
+from beam_batch.errors import OptionsError, first_line
+from beam_batch.inputs.jsonl import LineEnds
+from beam_batch.inputs.opening import open_stream, scheme_of
 from beam_batch.inputs.resolve import STDIN, Origin
 
 _BLOCK = 1 << 20
-SPARE_LINES = 1_000
-"""Lines copied beyond those that a limit asks for: blank ones, and newlines inside CSV quotes."""
 
 
 class Copy(NamedTuple):
@@ -54,58 +56,60 @@ def needs_copy(origin: Origin, encoding: str) -> bool:
 def copy_plain(
     origin: Origin, folder: Path, number: int, *, encoding: str, rows: int | None
 ) -> Copy:
-    """Copy an input as plain UTF-8 lines; with `rows`, as many of them as are surely enough.
+    """Copy an input as plain UTF-8 lines; with `rows`, JSON lines only until there are so many.
 
     Raises:
         OptionsError: it is damaged, cut off, or not what its name says.
     """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{number:05d}"
-    lines = None if rows is None else rows + SPARE_LINES
+    kind = "jsonl" if origin.format == "json" else origin.format
     try:
         with _opened(origin) as file, target.open("wb") as out:
             blocks = _decoded(_blocks(file), encoding)
             if origin.format == "json":
                 blocks = _lines_of_json(blocks)
-            whole = _write(blocks, out, lines)
+            # Where a CSV record ends is known to its reader only, so CSV is copied whole.
+            whole = _write(blocks, out, rows if kind == "jsonl" else None)
             out.flush()
             os.fsync(out.fileno())
-    except InputLost:
-        raise
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise OptionsError(
-            f"--input {origin.uri}: not {encoding} at byte {error.start + 1}; say what it is with "
-            "--encoding."
+            f"--input {origin.uri}: not {encoding} at byte {error}; say what it is with --encoding."
         ) from None
     except (OSError, EOFError) as error:  # cut off or damaged; zlib and arrow say how
         raise OptionsError(
             f"--input {origin.uri}: cannot be read to its end: {first_line(error)}"
         ) from None
-    return Copy(str(target), "jsonl" if origin.format == "json" else origin.format, whole)
+    return Copy(str(target), kind, whole)
 
 
 def _is_utf8(encoding: str) -> bool:
     return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
 
 
-def _opened(origin: Origin) -> AbstractContextManager[Any]:
+@contextmanager
+def _opened(origin: Origin) -> Iterator[Any]:
+    """Open an input as a stream of its plain bytes."""
     if origin.path == STDIN:
-        return nullcontext(sys.stdin.buffer)
-    file = open_binary(origin.path)
-    if origin.compression == "gzip":
-        import gzip
+        if sys.stdin is None:
+            raise OptionsError("--input -: standard input is closed.")
+        yield sys.stdin.buffer
+        return
+    with open_stream(origin.path) as file:
+        if origin.compression == "gzip":
+            with gzip.GzipFile(fileobj=file) as plain:
+                yield plain
+        elif origin.compression == "bz2":
+            with bz2.BZ2File(file) as plain:
+                yield plain
+        elif origin.compression == "zstd":
+            import pyarrow
 
-        return gzip.GzipFile(fileobj=file)
-    if origin.compression == "bz2":
-        import bz2
-
-        return bz2.BZ2File(file)
-    if origin.compression == "zstd":
-        import pyarrow
-
-        opened: AbstractContextManager[Any] = pyarrow.CompressedInputStream(file, "zstd")
-        return opened
-    return file
+            with pyarrow.CompressedInputStream(file, "zstd") as plain:
+                yield plain
+        else:
+            yield file
 
 
 def _blocks(file: IO[bytes]) -> Iterator[bytes]:
@@ -127,20 +131,29 @@ def _decoded(blocks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
         yield from blocks
         return
     decoder = codecs.getincrementaldecoder(encoding)()
+    place = 0
     for block in blocks:
-        yield decoder.decode(block).encode()
-    yield decoder.decode(b"", final=True).encode()
+        try:
+            yield decoder.decode(block).encode()
+        except UnicodeError as error:  # one about a missing byte order mark says no place
+            raise UnicodeError(f"{place + getattr(error, 'start', 0) + 1}") from None
+        place += len(block)
+    try:
+        yield decoder.decode(b"", final=True).encode()
+    except UnicodeError:
+        raise UnicodeError(f"{place}, where it ends") from None
 
 
-def _write(blocks: Iterator[bytes], out: IO[bytes], lines: int | None) -> bool:
-    """Write blocks until there are so many lines; return whether that was all."""
-    seen = 0
+def _write(blocks: Iterator[bytes], out: IO[bytes], rows: int | None) -> bool:
+    """Write blocks, with `rows` until there are more lines than that; return whether all is in."""
+    lines, seen = LineEnds(), 0
     for block in blocks:
-        if lines is not None and seen >= lines:
+        if rows is not None and seen > rows:
             return False
         out.write(block)
-        if lines is not None:
-            seen += block.count(b"\n")
+        if rows is not None and block:
+            _, is_row = lines.of(block)
+            seen += int(is_row.sum())
     return True
 
 
@@ -162,10 +175,24 @@ def _lines_of_json(blocks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _dumped(value: Any) -> bytes:
+    """Write an element as a line; one that JSON lines cannot hold becomes a line that says so."""
     try:
-        return orjson.dumps(value, default=float)  # ijson reads 1.5 as a Decimal
-    except TypeError:
+        return orjson.dumps(value, default=_as_float)  # ijson reads 1.5 as a Decimal
+    except TypeError:  # a long integer, a number beyond floats, or too deep
+        pass
+    try:
         return jsonio.dumps(_with_floats(value))
+    except ValueError:
+        return b"1e999"
+    except RecursionError:
+        return b"[" * (jsonio.DEEPEST + 1)
+
+
+def _as_float(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError("out of range")
+    return number
 
 
 def _with_floats(value: Any) -> Any:
@@ -173,7 +200,7 @@ def _with_floats(value: Any) -> Any:
         return {key: _with_floats(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_with_floats(item) for item in value]
-    return value if isinstance(value, (str, int, type(None))) else float(value)
+    return value if isinstance(value, (str, int, type(None))) else _as_float(value)
 
 
 class _File:

@@ -5,18 +5,24 @@ The query can read the view `input` and nothing else: no other file, URL, extens
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
 from beam_batch.errors import OptionsError
+from beam_batch.inputs.columnar import INTEGER, arrow_to_parquet
 from beam_batch.inputs.opening import open_random, scheme_of
 from beam_batch.records import Source
 
 ROW_GROUP = 20_000
 _BATCH = 10_000
-_AS_TEXT = ("INTERVAL", "UUID", "TIME WITH TIME ZONE", "BIT", "HUGEINT", "UHUGEINT", "BIGNUM")
-"""DuckDB types that Parquet or Python's Arrow has no exact form for."""
+_LONG = ("HUGEINT", "UHUGEINT")
+"""Types of sums: written as text, with a mark by which a read makes them numbers again."""
+_AS_TEXT = re.compile(r"\b(U?HUGEINT|INTERVAL|UUID|TIME WITH TIME ZONE|BIT|BIGNUM)\b")
+"""DuckDB types, at any depth, that Parquet or Python's Arrow has no exact form for."""
+_WHOLLY_TEXT = re.compile(r"\b(UNION|VARIANT)\b")
 
 
 def run_query(query: str, flag: str, sources: list[Source], target: Path) -> None:
@@ -29,14 +35,15 @@ def run_query(query: str, flag: str, sources: list[Source], target: Path) -> Non
         import duckdb
     except ImportError:
         raise OptionsError(f"{flag} needs DuckDB: pip install 'beam-batch[sql]'.") from None
-    _check_select(duckdb, query, flag)
+    import pyarrow
+
+    query = _checked_select(duckdb, query, flag)
     with duckdb.connect(":memory:") as connection:
         try:
             _make_view(connection, sources, target.parent)
-            relation = connection.sql(query)
-            _write(connection, relation, target, flag)
-        except duckdb.Error as error:
-            raise OptionsError(f"{flag}: {_one_line(query, error)}") from None
+            _write(connection.sql(query), target, flag)
+        except (duckdb.Error, pyarrow.ArrowException, OSError) as error:
+            raise OptionsError(f"{flag}: {_one_line(error)}") from None
 
 
 def where_query(condition: str) -> str:
@@ -44,13 +51,18 @@ def where_query(condition: str) -> str:
     return f"SELECT * FROM input WHERE (\n{condition}\n)"
 
 
-def _check_select(duckdb: Any, query: str, flag: str) -> None:
+def _checked_select(duckdb: Any, query: str, flag: str) -> str:
+    """Return the one SELECT of a text."""
     try:
         statements = duckdb.extract_statements(query)
     except duckdb.Error as error:
-        raise OptionsError(f"{flag}: {_one_line(query, error)}") from None
+        raise OptionsError(f"{flag}: {_one_line(error)}") from None
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise OptionsError(f"{flag} takes exactly one SELECT; got {query!r:.80}.")
+    for place, _ in duckdb.tokenize(query):
+        if query[place : place + 1] == ";":  # what follows is comments: there is one statement
+            return query[:place]
+    return query
 
 
 def _make_view(connection: Any, sources: list[Source], temporary: Path) -> None:
@@ -61,8 +73,10 @@ def _make_view(connection: Any, sources: list[Source], temporary: Path) -> None:
     kind = kinds.pop()
     connection.execute("SET python_enable_replacements = false")
     connection.execute(f"SET temp_directory = {_quoted(str(temporary))}")
-    if kind == "arrow" or any(scheme_of(source.path) for source in sources):
-        connection.register("input", _dataset(sources, kind))
+    if kind == "arrow":
+        sources, kind = [_as_parquet(source, temporary) for source in sources], "parquet"
+    if any(scheme_of(source.path) for source in sources):
+        connection.register("input", _dataset(sources))
     else:
         paths = "[" + ", ".join(_quoted(source.path) for source in sources) + "]"
         connection.execute(f"SET allowed_paths = {paths}")
@@ -86,13 +100,18 @@ def _reader(kind: str, paths: str, source: Source) -> str:
     )
 
 
-def _dataset(sources: list[Source], kind: str) -> Any:
-    """Read remote Parquet, and Arrow, through pyarrow: DuckDB itself opens nothing."""
+def _as_parquet(source: Source, folder: Path) -> Source:
+    """Turn an Arrow file into Parquet: DuckDB trusts what it finds in Arrow's memory."""
+    target = folder / f"{hashlib.blake2b(source.path.encode(), digest_size=8).hexdigest()}.parquet"
+    arrow_to_parquet(source, str(target))
+    return source._replace(path=str(target), format="parquet")
+
+
+def _dataset(sources: list[Source]) -> Any:
+    """Read remote Parquet through pyarrow: DuckDB itself opens nothing."""
     import pyarrow.dataset
     import pyarrow.parquet
 
-    if kind == "arrow":
-        return pyarrow.dataset.dataset([source.path for source in sources], format="ipc")
     makers = pyarrow.dataset.ParquetFileFormat()
     fragments = [makers.make_fragment(open_random(source.path)) for source in sources]
     schemas = [fragment.physical_schema for fragment in fragments]
@@ -101,31 +120,39 @@ def _dataset(sources: list[Source], kind: str) -> Any:
     return pyarrow.dataset.FileSystemDataset(fragments, pyarrow.unify_schemas(schemas), makers)
 
 
-def _write(connection: Any, relation: Any, target: Path, flag: str) -> None:
+def _write(relation: Any, target: Path, flag: str) -> None:
     import pyarrow.parquet
 
     names = relation.columns
-    twice = sorted({name for name in names if names.count(name) > 1})
+    lower = [name.lower() for name in names]  # as DuckDB compares them
+    twice = sorted({name for name in names if lower.count(name.lower()) > 1})
     if twice:
         raise OptionsError(f"{flag}: the result has two columns {twice[0]!r}; name one AS other.")
     reader = relation.project(_projection(names, relation.types)).to_arrow_reader(_BATCH)
-    with pyarrow.parquet.ParquetWriter(target, reader.schema) as writer:
+    schema = reader.schema
+    for place, kind in enumerate(relation.types):
+        if str(kind) in _LONG:
+            schema = schema.set(place, schema.field(place).with_metadata(INTEGER))
+    with pyarrow.parquet.ParquetWriter(target, schema) as writer:
         held: list[Any] = []
         for batch in reader:
             held.append(batch)
             if sum(map(len, held)) >= ROW_GROUP:
-                writer.write_table(pyarrow.Table.from_batches(held))
+                writer.write_table(pyarrow.Table.from_batches(held).cast(schema))
                 held = []
         if held:
-            writer.write_table(pyarrow.Table.from_batches(held))
+            writer.write_table(pyarrow.Table.from_batches(held).cast(schema))
 
 
 def _projection(names: list[str], types: list[Any]) -> str:
     columns = []
     for name, kind in zip(names, types, strict=True):
         column = '"' + name.replace('"', '""') + '"'
-        text = str(kind).upper() in _AS_TEXT
-        columns.append(f"CAST({column} AS VARCHAR) AS {column}" if text else column)
+        written = (
+            "VARCHAR" if _WHOLLY_TEXT.search(str(kind)) else _AS_TEXT.sub("VARCHAR", str(kind))
+        )
+        same = written == str(kind)
+        columns.append(column if same else f"CAST({column} AS {written}) AS {column}")
     return ", ".join(columns)
 
 
@@ -133,7 +160,7 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _one_line(query: str, error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     """Write DuckDB's error as one line; where it marks a place, say which character it is."""
     lines = str(error).splitlines()
     message = " ".join(line.strip() for line in lines if line.strip())
