@@ -3,7 +3,7 @@ BIN := .venv/bin
 PRISM := build/bin/prism
 REVIEWS := templates/reviews
 
-.PHONY: run test check portable bench clean
+.PHONY: run test check portable bench bench-inputs clean
 
 # Each environment is made once, and again when setup.py changes.
 .venv/ready: setup.py
@@ -52,6 +52,9 @@ portable: .venv/ready-test $(PRISM)
 
 bench: .venv/ready-test
 	$(BIN)/python -m benchmarks.run
+
+bench-inputs: .venv/ready-test
+	$(BIN)/python -m benchmarks.inputs
 
 clean:
 	rm -rf .venv .venv-llmock build *.egg-info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from beam_batch.errors import EmptyReply
@@ -20,6 +21,7 @@ class EchoProvider:
         self.wraps = False
         self._model = model.model
         self.delay = model.options.get("delay_ms", 0) / 1000
+        self._spin = model.options.get("spin_ms", 0) / 1000
 
     def to_request(self, instruction: str, prompt: str) -> Request:
         """Build the request of one row."""
@@ -28,7 +30,10 @@ class EchoProvider:
         )
 
     def answer(self, request: Request) -> Any:
-        """Answer with the prompt."""
+        """Answer with the prompt, after some work of the processor where that is asked for."""
+        end = time.thread_time() + self._spin
+        while self._spin and time.thread_time() < end:
+            pass
         return request.body["prompt"]
 
     def to_reply(self, body: Any) -> Reply:

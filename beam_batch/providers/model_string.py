@@ -121,7 +121,7 @@ PROVIDERS: dict[str, ProviderInfo] = {
         | _TRANSPORT
         | {"slots": _whole(1, 64), "ctx": _whole(128), "threads": _whole(1, 256)}
     ),
-    "echo": ProviderInfo({"delay_ms": _number(0, 600_000)}),
+    "echo": ProviderInfo({"delay_ms": _number(0, 600_000), "spin_ms": _number(0, 600_000)}),
 }
 _ALIASES = {"temp": "temperature", "topP": "top_p", "topK": "top_k", "maxTokens": "max_tokens"}
 _OPENAI_NAMES = ("gpt-", "o1", "o3", "o4", "chatgpt-")
