@@ -8,6 +8,7 @@ without a token that may read it; X-Error-Code says why something is refused.
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import threading
@@ -215,6 +216,8 @@ class Hub:
         repo = "/".join(rest[:2])
         verb, revision, path = _revision_of(rest[2:])
         dataset = self._open(repo, asked, wants_bytes=verb == "resolve")
+        if verb in ("preupload", "commit"):
+            return self._write(repo, dataset, verb, revision, asked, body)
         commit = _commit_of(dataset, revision)
         files = dataset.commits[commit]
         if not is_api and verb == "resolve":
@@ -241,6 +244,31 @@ class Hub:
             message = f"Access to dataset {repo} is restricted."
             raise Refusal(403 if token else 401, "GatedRepo", message)
         return dataset
+
+    def _write(
+        self, repo: str, dataset: Dataset, verb: str, branch: str, asked: Asked, body: bytes
+    ) -> web.Response:
+        """Take a commit of small files, as a client sends it: asked for modes first, then lines."""
+        if asked.authorization.removeprefix("Bearer ") not in dataset.readers:
+            raise Refusal(403, "", "You may not write to this dataset")
+        if verb == "preupload":
+            modes = [
+                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False, "oid": None}
+                for file in json.loads(body)["files"]
+            ]
+            return web.json_response({"files": modes})
+        files = dict(dataset.commits[dataset.branches[branch]])
+        for line in map(json.loads, body.splitlines()):
+            if line["key"] == "file":
+                files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+        sha = self.commit(repo, files, branch)
+        url = f"{self.url}/datasets/{repo}/commit/{sha}"
+        return web.json_response({"success": True, "commitOid": sha, "commitUrl": url})
+
+    def files(self, repo: str, branch: str = "main") -> Files:
+        """Return what stands at the head of a branch."""
+        dataset = self._datasets[repo]
+        return dataset.commits[dataset.branches[branch]]
 
     def _tree(self, request: web.Request, files: Files, path: str) -> web.Response:
         recursive = request.query.get("recursive", "false").lower() == "true"
