@@ -39,7 +39,7 @@ run: .venv/ready
 	cat build/review-results.jsonl
 
 test: .venv/ready-test .venv-llmock/ready
-	BEAM_BATCH_LLMOCK=$(CURDIR)/.venv-llmock/bin/llmock $(BIN)/python -m pytest --ignore tests/portable
+	BEAM_BATCH_LLMOCK=$(CURDIR)/.venv-llmock/bin/llmock $(BIN)/python -m pytest -n 2 --ignore tests/portable
 
 check: .venv/ready-test
 	$(BIN)/ruff format --check .

@@ -44,6 +44,7 @@ setup(
             "openai[aiohttp]>=3.50,<4",
             "pydantic>=2.11,<3",
             "pytest>=9,<10",
+            "pytest-xdist>=3.8,<4",
             "s3fs>=2025.3",
         ],
         "dev": ["mypy>=1.18", "ruff>=0.14"],

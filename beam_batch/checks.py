@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def _check_paths(spec: RunSpec) -> None:
     seen: dict[str, str] = {}
     for flag, path in [*reads, *writes]:
         real = os.path.realpath(path)
-        if (flag, path) in writes:
+        if (flag, path) in writes and not is_remote(path):
             _refuse_in_input(flag, real, _input_paths(spec))
         if real in seen and (flag, path) in writes:
             raise OptionsError(f"{flag} {path} is the same file as {seen[real]}; choose another.")
@@ -90,12 +90,14 @@ def _input_paths(spec: RunSpec) -> list[str]:
 
 def _refuse_in_input(flag: str, real: str, inputs: list[str]) -> None:
     """Refuse a file that the input's folder or glob would take in when it is read again."""
+    from fsspec.utils import glob_translate
+
     for value in inputs:
         pattern = os.path.realpath(value)
         if os.path.isdir(value):
             taken = real.startswith(pattern + os.sep)
         else:
-            taken = real != pattern and fnmatch.fnmatch(real, pattern)
+            taken = real != pattern and re.match(glob_translate(pattern), real) is not None
         if taken:
             raise OptionsError(f"{flag} {real} is among the files of --input {value}; move it out.")
 

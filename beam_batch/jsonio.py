@@ -13,10 +13,12 @@ from beam_batch.errors import InvalidJSON
 
 _LONG_NUMBER = re.compile(rb"\d{19}")
 DEEPEST = 100
-"""Levels of nesting that a value may have: what carries it on (pickling) recurses."""
+"""Levels of nesting that a row or a reply may have: what carries it on (pickling) recurses."""
+RECORD_DEEPEST = DEEPEST + 10
+"""Levels that our own records may have, which hold rows and replies."""
 
 
-def loads(data: bytes | str) -> Any:
+def loads(data: bytes | str, deepest: int = DEEPEST) -> Any:
     """Parse strict JSON; integers of any size stay exact.
 
     Raises:
@@ -28,8 +30,8 @@ def loads(data: bytes | str) -> Any:
         value = orjson.loads(raw)  # strict; but integers beyond 64 bits lose digits
         if _LONG_NUMBER.search(raw):
             value = json.loads(raw)
-        if raw.count(b"[") + raw.count(b"{") > DEEPEST and _is_deep(value):
-            raise InvalidJSON(f"nested deeper than {DEEPEST} levels")
+        if raw.count(b"[") + raw.count(b"{") > deepest and _is_deep(value, deepest):
+            raise InvalidJSON(f"nested deeper than {deepest} levels")
         return value
     except UnicodeDecodeError as error:
         raise InvalidJSON(f"not UTF-8: {error}") from None
@@ -56,9 +58,9 @@ def pretty(value: Any) -> str:
         return json.dumps(_without_nan(value), ensure_ascii=False, indent=2, default=str)
 
 
-def _is_deep(value: Any) -> bool:
+def _is_deep(value: Any, deepest: int) -> bool:
     level = [value]
-    for _ in range(DEEPEST + 1):
+    for _ in range(deepest + 1):
         level = [
             child
             for item in level

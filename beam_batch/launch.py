@@ -50,7 +50,7 @@ def run(spec: RunSpec) -> Summary:
             _wait_for_workers(work)
             out, uploads = stage(spec.output, work)
             local = dataclasses.replace(spec, output=out)
-            session = open_session(local, work)
+            session = open_session(local, work, spec.output.output)
     except BaseException as error:  # nothing was sent
         if fresh:
             work.remove()
@@ -161,8 +161,8 @@ def _put_in_place(
     """Write the summary, send what is for the Hub, and note that the run is finished."""
     if local.output.summary_output:
         _write_summary(Path(local.output.summary_output), data)
-    publish(uploads, session.work)
     record_settings(session)
+    publish(uploads, session.work)
     session.work.finished.touch()
 
 

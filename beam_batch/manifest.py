@@ -16,7 +16,7 @@ from beam_batch.options import ModelSpec, RunSpec
 from beam_batch.records import Source, Split
 
 
-def fingerprint(spec: RunSpec, input_digest: str) -> dict[str, Any]:
+def fingerprint(spec: RunSpec, input_digest: str, output: str) -> dict[str, Any]:
     """List everything that decides what the answers are; long texts as digests."""
     assert isinstance(spec.model, ModelSpec)
     source = spec.source
@@ -31,7 +31,7 @@ def fingerprint(spec: RunSpec, input_digest: str) -> dict[str, Any]:
         "--sql": source.sql,
         "--where": source.where,
         "--ids": _digest("\n".join(sorted(read_ids(source.ids)))) if source.ids else None,
-        "--output": os.path.abspath(spec.output.output),
+        "--output": _absolute(output),
         "--id-field": source.id_field,
         "--offset": source.offset,
         "--limit": source.limit,

@@ -41,7 +41,7 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
         | "Splits" >> beam.Create(job.splits)
         | "Reshuffle" >> beam.Reshuffle()
         | "ReadRows" >> ReadRows(spec.source.id_field, job.stop)
-        | "SelectPending" >> SelectPending(job.commit.work)
+        | "SelectPending" >> SelectPending(job.commit.work, job.commit.session)
     )
     record = RecordSpec(
         work=job.commit.work,

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from beam_batch import jsonio
-from beam_batch.errors import InvalidJSON, OptionsError
-from beam_batch.inputs.plan import Plan, plan_rows, recheck
+from beam_batch.errors import InvalidJSON, OptionsError, first_line
+from beam_batch.inputs.plan import Plan, plan_rows, recheck, rows_of
 from beam_batch.manifest import (
     fingerprint,
     plan_from,
@@ -42,8 +42,11 @@ class Session(NamedTuple):
     torn: int
 
 
-def open_session(spec: RunSpec, work: WorkDir) -> Session:
+def open_session(spec: RunSpec, work: WorkDir, output: str) -> Session:
     """Decide between a new run and a resumed one, and write the manifest.
+
+    `output` is the output's name where the user wants it, which may be on the Hub; `spec` names
+    the place where it is made.
 
     Raises:
         OptionsError: the input cannot be read, or it is unclear what is to become of earlier work.
@@ -53,9 +56,9 @@ def open_session(spec: RunSpec, work: WorkDir) -> Session:
     _refuse_unclear(out, work, manifest)
     plan = None
     if manifest is not None and out.resume:
-        plan = _earlier_plan(spec, work, manifest)
+        plan = _earlier_plan(spec, work, manifest, output)
     if plan is None or manifest is None:
-        plan, manifest = _new_plan(spec, work)
+        plan, manifest = _new_plan(spec, work, output)
     elif out.overwrite and manifest["mode"] == APPEND:
         unkept = {path: 0 for path in (out.output, out.error_output) if path}
         manifest |= {"mode": REWRITE, "keep_bytes": manifest["keep_bytes"] | unkept}
@@ -68,15 +71,25 @@ def open_session(spec: RunSpec, work: WorkDir) -> Session:
     return _session(out, work, manifest, plan)
 
 
-def _earlier_plan(spec: RunSpec, work: WorkDir, manifest: dict[str, Any]) -> Plan | None:
+def _earlier_plan(
+    spec: RunSpec, work: WorkDir, manifest: dict[str, Any], output: str
+) -> Plan | None:
     """Return the plan of an unfinished run, or None where --overwrite asks to start again.
 
     Raises:
         OptionsError: settings or input have changed, and nothing asks to start again.
     """
-    stored = jsonio.loads((work.root / manifest["plan"] / PLAN).read_bytes())
-    plan, changed = recheck(plan_from(stored))
-    marks = fingerprint(spec, plan.digest)
+    try:
+        stored = jsonio.loads((work.root / manifest["plan"] / PLAN).read_bytes())
+        plan, changed = recheck(plan_from(stored))
+    except (OSError, InvalidJSON, LookupError, TypeError, ValueError) as error:
+        if spec.output.overwrite:
+            return None
+        raise OptionsError(
+            f"--work-dir {work.path}: its plan is damaged ({first_line(error)}). Add --overwrite "
+            "to start again."
+        ) from None
+    marks = fingerprint(spec, plan.digest, output)
     if not refuse_changes(manifest["fingerprint"], marks, spec.output.overwrite):
         return None
     if changed and not spec.output.overwrite:
@@ -87,12 +100,12 @@ def _earlier_plan(spec: RunSpec, work: WorkDir, manifest: dict[str, Any]) -> Pla
     return None if changed else plan
 
 
-def _new_plan(spec: RunSpec, work: WorkDir) -> tuple[Plan, dict[str, Any]]:
+def _new_plan(spec: RunSpec, work: WorkDir, output: str) -> tuple[Plan, dict[str, Any]]:
     """Plan the input beside what is there, and only then remove that."""
     folder = work.new_plan()
     try:
         plan = plan_rows(spec.source, folder)
-        marks = fingerprint(spec, plan.digest)
+        marks = fingerprint(spec, plan.digest, output)
         manifest = {"session": 0, "fingerprint": marks, "plan": folder.name}
         manifest |= _existing(spec.output, folder / PRIOR, marks, plan)
         write_atomically(folder / PLAN, jsonio.dumps(plan_to(plan)))
@@ -191,16 +204,28 @@ def _existing(out: OutputSpec, index: Path, marks: dict[str, Any], plan: Plan) -
         )
     files = shards_in(old) if out.is_directory else [old]
     built = prior.build(index, files)
-    if out.overwrite and built.answers > plan.selected_rows:
-        raise OptionsError(
-            f"--output {out.output} holds {built.answers} answers, but only {plan.selected_rows} "
-            "rows are selected: --resume --overwrite would drop the others. Select them too, or "
-            "leave --overwrite out."
-        )
     if out.overwrite:
+        _refuse_dropping(out, index, built.answers, plan, marks["--id-field"])
         return {"mode": REWRITE, "keep_bytes": keep, "torn": built.torn}
     keep[out.output] = built.size
     return {"mode": APPEND, "keep_bytes": keep, "torn": built.torn}
+
+
+def _refuse_dropping(
+    out: OutputSpec, index: Path, answers: int, plan: Plan, id_field: str | None
+) -> None:
+    """Refuse to replace an output by one that lacks answers which it has."""
+    known = prior.PriorAnswers(index)
+    try:
+        kept = sum(known.find(row.id) is not None for row in rows_of(plan, id_field))
+    finally:
+        known.close()
+    if kept < answers:
+        raise OptionsError(
+            f"--output {out.output} holds {answers} answers, but only {kept} of their rows are "
+            "selected: --resume --overwrite would drop the others. Select them too, or leave "
+            "--overwrite out."
+        )
 
 
 def _settings(out: OutputSpec, marks: dict[str, Any]) -> dict[str, Any]:

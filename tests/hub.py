@@ -156,7 +156,7 @@ class Hub:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._end = asyncio.Event()
-        app = web.Application()
+        app = web.Application(client_max_size=1 << 28)
         app.router.add_route("*", "/{path:.*}", self._handle)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
@@ -261,6 +261,8 @@ class Hub:
         for line in map(json.loads, body.splitlines()):
             if line["key"] == "file":
                 files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            elif line["key"] == "deletedFile":
+                del files[line["value"]["path"]]
         sha = self.commit(repo, files, branch)
         url = f"{self.url}/datasets/{repo}/commit/{sha}"
         return web.json_response({"success": True, "commitOid": sha, "commitUrl": url})

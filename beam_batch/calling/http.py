@@ -144,6 +144,10 @@ async def _events(stream: asyncio.StreamReader | aiohttp.StreamReader) -> AsyncI
                 data = []
                 if event.strip() != b"[DONE]":
                     yield event
+    if buffer.startswith(b"data:"):
+        data.append(buffer.rstrip(b"\r")[5:].removeprefix(b" "))
+    if data and b"\n".join(data).strip() != b"[DONE]":  # the last event, without its blank line
+        yield b"\n".join(data)
 
 
 def _proxy_for(base_url: str) -> str | None:

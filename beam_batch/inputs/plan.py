@@ -157,6 +157,11 @@ def _check(field: str, splits: list[Split], folder: Path) -> None:
     check_ids(lambda: _rows(splits, field), field, folder)
 
 
+def rows_of(plan: Plan, id_field: str | None) -> Iterator[Row]:
+    """Yield the selected rows of a plan with no more of them than the id."""
+    return _rows(plan.splits, id_field)
+
+
 def _rows(splits: Iterable[Split], field: str | None) -> Iterator[Row]:
     """Yield the selected rows with no more of them than the id."""
     for split in splits:

@@ -40,7 +40,7 @@ def run_query(query: str, flag: str, sources: list[Source], target: Path) -> Non
     query = _checked_select(duckdb, query, flag)
     with duckdb.connect(":memory:") as connection:
         try:
-            _make_view(connection, sources, target.parent)
+            _make_view(connection, sources, target.parent, flag)
             _write(connection.sql(query), target, flag)
         except (duckdb.Error, pyarrow.ArrowException, OSError) as error:
             raise OptionsError(f"{flag}: {_one_line(error)}") from None
@@ -65,11 +65,11 @@ def _checked_select(duckdb: Any, query: str, flag: str) -> str:
     return query
 
 
-def _make_view(connection: Any, sources: list[Source], temporary: Path) -> None:
+def _make_view(connection: Any, sources: list[Source], temporary: Path, flag: str) -> None:
     """Make the view `input`, and then lock every other door."""
     kinds = {source.format for source in sources}
     if len(kinds) > 1:
-        raise OptionsError(f"--sql needs inputs of one format, not {', '.join(sorted(kinds))}.")
+        raise OptionsError(f"{flag} needs inputs of one format, not {', '.join(sorted(kinds))}.")
     kind = kinds.pop()
     connection.execute("SET python_enable_replacements = false")
     connection.execute(f"SET temp_directory = {_quoted(str(temporary))}")

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from array import array
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from beam_batch.outputs import parts
 from beam_batch.outputs.summary import Tally
 from beam_batch.outputs.workdir import WorkDir, sync_folder, write_atomically
 
+SHARD = re.compile(r"part-\d{5,}-of-\d{5,}\.jsonl")
 NEW, APPEND, REWRITE = "new", "append", "rewrite"
 
 
@@ -45,12 +46,15 @@ class CommitSpec:
 
 def shards_in(folder: Path) -> list[Path]:
     """List the shards of results in a folder, in order; other files are none of our business."""
-    names = re.compile(r"part-\d{5,}-of-\d{5,}\.jsonl")
-    return sorted(path for path in folder.iterdir() if names.fullmatch(path.name))
+    return sorted(path for path in folder.iterdir() if SHARD.fullmatch(path.name))
 
 
 class IncompleteRun(BatchError):
     """Rows have no outcome; nothing was committed."""
+
+
+class OutputChanged(BatchError):
+    """A file that a run adds to was changed meanwhile; nothing was committed."""
 
 
 class _Found(NamedTuple):
@@ -121,13 +125,36 @@ def _ordered(paths: list[Path], counts: _Counts) -> Iterator[_Found]:
             for column, value in zip(columns, (*values, entry.offset, entry.length), strict=True):
                 column.append(value)
     row, rank, file_of, offset, length = (np.frombuffer(c, dtype=np.int64) for c in columns)
-    with ExitStack() as stack:
-        opened = [stack.enter_context(path.open("rb")) for path in paths]
+    with _Handles() as handles:
         for i in np.lexsort((rank, row)):
-            handle = opened[file_of[i]]
+            handle = handles.open(paths[file_of[i]])
             handle.seek(offset[i])
             session = names[file_of[i]].session
             yield _Found(int(row[i]), rank[i] >= 1_000_000, session, handle.read(length[i]))
+
+
+class _Handles:
+    """Files open for reading, a few of them at a time; use as a context manager."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[Path, IO[bytes]] = OrderedDict()
+
+    def __enter__(self) -> _Handles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._open.values():
+            handle.close()
+
+    def open(self, path: Path) -> IO[bytes]:
+        """Return a file, opened at first use or again."""
+        if path in self._open:
+            self._open.move_to_end(path)
+            return self._open[path]
+        if len(self._open) >= parts.OPEN_FILES:
+            self._open.popitem(last=False)[1].close()
+        self._open[path] = path.open("rb")
+        return self._open[path]
 
 
 def _commit_shard(found: Iterator[_Found], sinks: _Sinks, counts: _Counts) -> None:
@@ -157,7 +184,7 @@ def _commit_row(item: _Found, sinks: _Sinks, counts: _Counts) -> None:
         counts.ok += 1
     else:
         counts.failed += 1
-        counts.errors[jsonio.loads(envelope)["error"]["type"]] += 1
+        counts.errors[parts.error_type(envelope)] += 1
     sinks.envelope(envelope, item)
 
 
@@ -245,9 +272,9 @@ def _close(file: IO[bytes]) -> None:
 
 
 def _copy_front(source: Path, size: int, target: IO[bytes]) -> None:
-    """Copy the first bytes of a file and end them with a newline; a missing file has none."""
-    if not source.exists():
-        return
+    """Copy the first bytes of a file and end them with a newline."""
+    if not source.exists() or source.stat().st_size < size:
+        raise OutputChanged(f"{source} was there when the run began, and is gone or shorter now")
     last = b"\n"
     with source.open("rb") as file:
         while size > 0 and (block := file.read(min(size, 1 << 20))):

@@ -21,6 +21,7 @@ OPEN_FILES = 16
 KEPT_SESSION = 0
 _HEAD = re.compile(rb'\{"row_number":(\d+),"ok":(true|false),"size":(\d+),"envelope":')
 _MIDDLE = b',"telemetry":'
+_ERROR_TYPE = re.compile(rb'"error":\{"type":"(\w+)"')
 
 
 def encode(outcome: Outcome) -> bytes:
@@ -63,6 +64,12 @@ def envelope_bytes(line: bytes) -> bytes:
     return line[match.end() : match.end() + int(match[3])]
 
 
+def error_type(envelope: bytes) -> str:
+    """Return the type of a failed envelope's error, without parsing what it holds."""
+    match = _ERROR_TYPE.search(envelope)
+    return match[1].decode() if match else "Unknown"
+
+
 def telemetry_bytes(line: bytes) -> bytes:
     """Cut the telemetry out of a line."""
     match = _HEAD.match(line)
@@ -92,9 +99,17 @@ def by_shard(directory: Path) -> dict[int, list[Path]]:
     return found
 
 
-def finished_rows(paths: list[Path]) -> set[int]:
-    """Collect the numbers of the rows that were answered."""
-    return {entry.row_number for path in paths for entry in scan(path) if entry and entry.ok}
+def finished_rows(paths: list[Path], session: int) -> set[int]:
+    """Collect the numbers of the rows that were answered, or have failed in this session.
+
+    The latter are there where an engine runs a bundle again: they had their attempts.
+    """
+    return {
+        entry.row_number
+        for path in paths
+        for entry in scan(path)
+        if entry and (entry.ok or PartName.parse(path).session == session)
+    }
 
 
 class PartWriter:

@@ -63,7 +63,7 @@ def _records(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
             record: Any = None
             if line.strip():
                 try:
-                    record = jsonio.loads(line)
+                    record = jsonio.loads(line, jsonio.RECORD_DEEPEST)
                 except InvalidJSON:
                     record = None
                 yield offset, line, record if isinstance(record, dict) else None
@@ -90,7 +90,7 @@ class PriorAnswers:
         """Read an answer's envelope."""
         with open(place[0], "rb") as file:
             file.seek(place[1])
-            record = jsonio.loads(file.read(place[2]))
+            record = jsonio.loads(file.read(place[2]), jsonio.RECORD_DEEPEST)
         assert isinstance(record, dict)
         return record
 

@@ -60,8 +60,12 @@ class Recorder:
     def _count_failure(self, limit: int) -> None:
         """Count failures over all workers: a byte each in one file."""
         path = self._spec.work.root / f"failures-{self._spec.session:04d}"
-        with path.open("ab", buffering=0) as file:
-            file.write(b"x")
-            count = file.tell()
+        try:
+            with path.open("ab", buffering=0) as file:
+                file.write(b"x")
+                count = file.tell()
+        except OSError as error:
+            self._spec.stop.set(f"cannot count failures: {error.strerror}", 1)
+            return
         if count >= limit:
             self._spec.stop.set(f"stopped by --max-errors {limit}: {count} rows failed", 3)

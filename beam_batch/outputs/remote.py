@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from beam_batch.errors import OptionsError, RunStopped, first_line
 from beam_batch.hubname import HubName, parse_hub_name
 from beam_batch.options import OutputSpec
-from beam_batch.outputs.workdir import WorkDir
+from beam_batch.outputs.commit import SHARD, shards_in
+from beam_batch.outputs.workdir import WorkDir, settings_file
 
 FIELDS = ("output", "error_output", "telemetry_output", "summary_output")
 
@@ -47,6 +48,8 @@ def stage(out: OutputSpec, work: WorkDir) -> tuple[OutputSpec, list[Upload]]:
         places[field] = f"{path}/" if uri.endswith("/") else str(path)
         if field != "summary_output" and not path.exists():
             _fetch_existing(flag, uploads[-1], out)
+            if field == "output" and out.resume:
+                _fetch_settings(flag, uploads[-1])
     return dataclasses.replace(out, **places), uploads
 
 
@@ -66,9 +69,28 @@ def _fetch_existing(flag: str, upload: Upload, out: OutputSpec) -> None:
         )
 
 
+def _fetch_settings(flag: str, upload: Upload) -> None:
+    """Fetch the settings beside an output, so that its answers are not mixed with others."""
+    target = settings_file(str(upload.path))
+    wanted = f"{upload.name.path.rpartition('/')[0]}/{target.name}".lstrip("/")
+    files = _asked(flag, upload.name, lambda api: _listed(api, upload.name))
+    if wanted in files:
+        shutil.copyfile(
+            _asked(flag, upload.name, lambda api: _fetched(api, upload, wanted)), target
+        )
+
+
+def _listed(api: Any, name: HubName) -> list[str]:
+    return list(api.list_repo_files(name.repo, repo_type="dataset", revision=name.revision))
+
+
 def _existing(api: Any, name: HubName) -> list[str]:
-    files = api.list_repo_files(name.repo, repo_type="dataset", revision=name.revision)
-    return [path for path in files if path == name.path or path.startswith(f"{name.path}/part-")]
+    return [path for path in _listed(api, name) if path == name.path or _is_shard(path, name)]
+
+
+def _is_shard(path: str, name: HubName) -> bool:
+    folder, _, file = path.rpartition("/")
+    return folder == name.path and SHARD.fullmatch(file) is not None
 
 
 def _fetched(api: Any, upload: Upload, path: str) -> str:
@@ -95,6 +117,19 @@ def _asked(flag: str, name: HubName, call: Any) -> Any:
     raise OptionsError(f"{flag} {name.uri}: {reason}.")
 
 
+def _files(upload: Upload) -> dict[str, Path]:
+    """Return the files of an output by their paths in the repository."""
+    folder = upload.name.path.rpartition("/")[0]
+    settings = settings_file(str(upload.path))
+    if upload.path.is_dir():
+        files = {f"{upload.name.path}/{file.name}": file for file in shards_in(upload.path)}
+    else:
+        files = {upload.name.path: upload.path}
+    if settings.exists():
+        files[f"{folder}/{settings.name}".lstrip("/")] = settings
+    return files
+
+
 def publish(uploads: list[Upload], work: WorkDir) -> None:
     """Send the files to the Hub, in one commit a repository.
 
@@ -115,15 +150,17 @@ def publish(uploads: list[Upload], work: WorkDir) -> None:
 
 
 def _commit(repo: str, revision: str | None, uploads: list[Upload]) -> None:
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-    operations = []
+    api, operations = HfApi(), []
     for upload in uploads:
-        files = sorted(upload.path.glob("part-*.jsonl")) if upload.path.is_dir() else [upload.path]
-        for file in files:
-            folder = f"{upload.name.path}/{file.name}" if file != upload.path else upload.name.path
-            operations.append(CommitOperationAdd(path_in_repo=folder, path_or_fileobj=str(file)))
-    HfApi().create_commit(
+        files = _files(upload)
+        for name, file in files.items():
+            operations.append(CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(file)))
+        if upload.path.is_dir():  # shards of an earlier result that had more of them
+            stale = [path for path in _existing(api, upload.name) if path not in files]
+            operations += [CommitOperationDelete(path_in_repo=path) for path in stale]
+    api.create_commit(
         repo,
         operations,
         commit_message="Add results of beam-batch",

@@ -6,6 +6,7 @@ The kernel frees a lock when its process dies, however it dies.
 from __future__ import annotations
 
 import fcntl
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,14 +23,13 @@ class Presence:
     """Says that a worker is at work in a directory, as long as it is open."""
 
     def __init__(self, work: WorkDir) -> None:
-        self._root = work.root
+        self._driver = os.getppid()
         self._file = (work.root / "workers").open("a")
         fcntl.flock(self._file, fcntl.LOCK_SH)
 
     def driver_is_gone(self) -> bool:
-        """Whether the driver, which locks the directory while it lives, has died."""
-        with (self._root / "lock").open("a") as file:
-            return _try(file, fcntl.LOCK_SH)
+        """Whether the process that started this worker process has died."""
+        return os.getppid() != self._driver
 
     def close(self) -> None:
         """Leave."""

@@ -8,12 +8,14 @@ from typing import Any
 
 TIMINGS = {"duration": "duration_ms", "ttft": "ttft_ms", "time_to_response": "time_to_response_ms"}
 
+EXACT_TENTHS = 100_000
+
 
 class Distribution:
-    """Exact order statistics of times in milliseconds, held as counts of tenths.
+    """Order statistics of times in milliseconds, held as counts.
 
-    Telemetry is written to a tenth of a millisecond, so nothing is lost, and memory grows with
-    the spread of the values, not with their number.
+    Exact to the tenth below 10 seconds, as telemetry is written; above, to four digits, so that
+    memory has a bound whatever the spread.
     """
 
     def __init__(self) -> None:
@@ -22,7 +24,9 @@ class Distribution:
 
     def add(self, value: float) -> None:
         """Count one value."""
-        self._counts[round(value * 10)] += 1
+        tenths = round(value * 10)
+        step = 10 ** (len(str(tenths)) - 4) if tenths >= EXACT_TENTHS else 1
+        self._counts[round(tenths / step) * step] += 1
         self._sum += value
 
     def as_dict(self) -> dict[str, float | int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shutil
 import time
@@ -24,7 +25,8 @@ _STOPPED_HERE: dict[str, tuple[str, int]] = {}
 def default_work_dir(output: str) -> str:
     """Name the work directory of an output: ``.<name>.batch`` beside it."""
     if "://" in output:
-        return f".{output.rstrip('/').rpartition('/')[2]}.batch"
+        mark = hashlib.blake2b(output.encode(), digest_size=4).hexdigest()
+        return f".{output.rstrip('/').rpartition('/')[2]}-{mark}.batch"
     path = Path(os.path.abspath(output))
     return str(path.parent / f".{path.name}.batch")
 

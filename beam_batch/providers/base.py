@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
@@ -112,6 +113,12 @@ def int_or_none(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+def details(usage: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return an object in a usage object, {} where it is missing or none."""
+    found = usage.get(name)
+    return found if isinstance(found, dict) else {}
+
+
 _SECRETS = re.compile(r"\b(sk-|Bearer\s+)[A-Za-z0-9_\-*.]{4,}")
 _TAGS = re.compile(r"<[^>]{0,400}>")
 _RETRYABLE = frozenset((408, 409, 425))
@@ -154,7 +161,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     lower = {name.lower(): value for name, value in headers.items()}
     try:
         if "retry-after-ms" in lower:
-            return max(0.0, float(lower["retry-after-ms"]) / 1000)
+            wait = float(lower["retry-after-ms"]) / 1000
+            return max(0.0, wait) if math.isfinite(wait) else None
         value = lower.get("retry-after")
         if value is None:
             return None

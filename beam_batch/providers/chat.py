@@ -20,7 +20,7 @@ from beam_batch.errors import (
     Truncated,
 )
 from beam_batch.options import ModelSpec, SchemaSpec
-from beam_batch.providers.base import Reply, Request, Usage, annotated, int_or_none
+from beam_batch.providers.base import Reply, Request, Usage, annotated, details, int_or_none
 
 PATH = "/chat/completions"
 _SAME_NAME = (
@@ -134,8 +134,8 @@ def _problem(text: str, reason: str, refusal: Any) -> RowError | None:
 def _usage(usage: Any) -> Usage:
     if not isinstance(usage, dict):
         return Usage()
-    before = usage.get("prompt_tokens_details") or {}
-    after = usage.get("completion_tokens_details") or {}
+    before = details(usage, "prompt_tokens_details")
+    after = details(usage, "completion_tokens_details")
     return Usage(
         int_or_none(usage.get("prompt_tokens")),
         int_or_none(usage.get("completion_tokens")),
@@ -150,6 +150,7 @@ class _Stream:
 
     def __init__(self) -> None:
         self._text: list[str] = []
+        self._begun = False
         self._refusal: list[str] = []
         self._reason: str | None = None
         self._body: dict[str, Any] = {}
@@ -161,9 +162,10 @@ class _Stream:
         for choice in event.get("choices") or ():
             delta = choice.get("delta") or {}
             self._text.append(delta.get("content") or "")
+            self._begun = self._begun or bool(self._text[-1])
             self._refusal.append(delta.get("refusal") or "")
             self._reason = choice.get("finish_reason") or self._reason
-        return any(self._text)
+        return self._begun
 
     def result(self) -> Any:
         if self._reason is None and "error" not in self._body:

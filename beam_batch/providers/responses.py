@@ -16,7 +16,7 @@ from beam_batch.errors import (
     Truncated,
 )
 from beam_batch.options import ModelSpec, SchemaSpec
-from beam_batch.providers.base import Reply, Request, Usage, annotated, int_or_none
+from beam_batch.providers.base import Reply, Request, Usage, annotated, details, int_or_none
 
 PATH = "/responses"
 LEAST_OUTPUT_TOKENS = 16
@@ -122,16 +122,15 @@ def _problem(body: dict[str, Any], text: str, refusal: str) -> RowError | None:
 
 
 def _failed(error: Any) -> RowError:
-    details = error if isinstance(error, dict) else {}
-    message = f"{details.get('code') or 'failed'}: {details.get('message') or 'no message'}"
-    if details.get("code") in ("server_error", "rate_limit_exceeded", None):
+    known = error if isinstance(error, dict) else {}
+    message = f"{known.get('code') or 'failed'}: {known.get('message') or 'no message'}"
+    if known.get("code") in ("server_error", "rate_limit_exceeded", None):
         return ServerError(message)
     return RequestRejected(message)
 
 
 def _reason(body: dict[str, Any]) -> str:
-    details = body.get("incomplete_details")
-    reason = details.get("reason") if isinstance(details, dict) else None
+    reason = details(body, "incomplete_details").get("reason")
     return str(reason or body.get("status") or "completed")
 
 
@@ -154,8 +153,8 @@ def _texts(output: Any) -> tuple[str, str]:
 def _usage(usage: Any) -> Usage:
     if not isinstance(usage, dict):
         return Usage()
-    before = usage.get("input_tokens_details") or {}
-    after = usage.get("output_tokens_details") or {}
+    before = details(usage, "input_tokens_details")
+    after = details(usage, "output_tokens_details")
     return Usage(
         int_or_none(usage.get("input_tokens")),
         int_or_none(usage.get("output_tokens")),

@@ -8,10 +8,9 @@ import apache_beam as beam
 
 from beam_batch.outputs import envelope, parts
 from beam_batch.outputs.prior import PriorAnswers
+from beam_batch.outputs.recording import KEPT
 from beam_batch.outputs.workdir import WorkDir
 from beam_batch.records import Outcome, Row
-
-KEPT = "kept"
 
 
 class SelectPending(beam.PTransform):
@@ -21,18 +20,21 @@ class SelectPending(beam.PTransform):
     an answer for.
     """
 
-    def __init__(self, work: WorkDir) -> None:
+    def __init__(self, work: WorkDir, session: int) -> None:
         super().__init__()
         self._work = work
+        self._session = session
 
     def expand(self, rows: beam.PCollection) -> beam.DoOutputsTuple:
         """Apply to a collection of rows."""
-        return rows | beam.ParDo(_SelectPendingFn(self._work)).with_outputs(KEPT, main="pending")
+        fn = _SelectPendingFn(self._work, self._session)
+        return rows | beam.ParDo(fn).with_outputs(KEPT, main="pending")
 
 
 class _SelectPendingFn(beam.DoFn):
-    def __init__(self, work: WorkDir) -> None:
+    def __init__(self, work: WorkDir, session: int) -> None:
         self._work = work
+        self._session = session
 
     def start_bundle(self) -> None:
         self._shard: int | None = None
@@ -43,7 +45,7 @@ class _SelectPendingFn(beam.DoFn):
     def process(self, row: Row) -> Iterator[Row | beam.pvalue.TaggedOutput]:
         if row.shard != self._shard:
             self._shard = row.shard
-            self._done = parts.finished_rows(self._parts.get(row.shard or 0, []))
+            self._done = parts.finished_rows(self._parts.get(row.shard or 0, []), self._session)
         if row.number in self._done:
             return
         kept = self._kept(row)

@@ -315,7 +315,9 @@ def test_a_finished_output_is_not_mixed_with_answers_to_other_settings(folder: P
         *args, "-p", "A {{n}}", "--resume", "--overwrite", "--limit", "2", cwd=folder
     )
     assert fewer.returncode == 2
-    assert "holds 10 answers, but only 2 rows are selected" in fewer.stderr
+    assert "holds 10 answers, but only 2 of their rows are selected" in fewer.stderr
+    others = ("--resume", "--overwrite", "--offset", "5", "--limit", "5")
+    assert beam_batch(*args, "-p", "A {{n}}", *others, cwd=folder).returncode == 2
     anew = beam_batch(*args, "-p", "B {{n}}", "--resume", "--overwrite", cwd=folder)
     assert json.loads(anew.stdout)["ok_rows"] == 10
     assert read_jsonl(folder / "out.jsonl")[0]["result"] == "B 1"
@@ -344,6 +346,31 @@ def test_overwrite_on_an_unfinished_addition_makes_one_envelope_a_row(folder: Pa
         done = beam_batch(*args, "--resume", "--overwrite", env=env, cwd=folder)
         assert done.returncode == 1, done.stderr
     assert [r["row_number"] for r in read_jsonl(folder / "out.jsonl")] == list(range(1, 11))
+
+
+def test_a_row_of_a_hundred_levels_can_be_committed_and_resumed(folder: Path) -> None:
+    deep = "x"
+    for _ in range(99):
+        deep = {"a": deep}  # type: ignore[assignment]
+    write_jsonl(folder / "deep.jsonl", [{"id": "deep", "v": deep}, {"id": "b"}])
+    args = ("run", "-i", "deep.jsonl", "-o", "out.jsonl", "-m", "echo", "--include-input")
+    done = beam_batch(*args, "-p", "{{v}}", cwd=folder)
+    assert json.loads(done.stdout)["ok_rows"] == 1, done.stderr
+    again = beam_batch(*args, "-p", "{{v}}", "--resume", cwd=folder)
+    assert json.loads(again.stdout)["skipped_rows"] == 1
+    assert json.loads(again.stdout)["torn_lines"] == 0
+
+
+@pytest.mark.parametrize("output", ["data/out/r.jsonl", "hf://datasets/o/n/r.jsonl"])
+def test_an_output_that_no_glob_of_the_input_takes_in_is_not_refused_for_that(
+    folder: Path, output: str
+) -> None:
+    (folder / "data" / "out").mkdir(parents=True)
+    write_jsonl(folder / "data" / "a.jsonl", [{"id": "a"}])
+    env = environment(HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_DISABLE_TELEMETRY="1")
+    done = beam_batch("run", "-i", "data/*.jsonl", "-o", output, "-m", "echo", cwd=folder, env=env)
+    assert "among the files" not in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_resume_to_another_output_is_refused(folder: Path) -> None:

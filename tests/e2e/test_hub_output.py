@@ -59,7 +59,8 @@ def test_all_outputs_arrive_in_one_commit_and_the_rest_of_the_repository_stays(
     assert done.returncode == 0, done.stderr
     assert _commits(hub) == 1
     assert sorted(hub.files(REPO)) == [
-        "README.md", "out/errors.jsonl", "out/results.jsonl", "out/summary.json",
+        "README.md", "out/.results.jsonl.settings.json", "out/errors.jsonl", "out/results.jsonl",
+        "out/summary.json",
         "out/telemetry.jsonl",
     ]  # fmt: skip
     assert [r["id"] for r in _lines(hub, "out/results.jsonl")] == [f"r{n}" for n in range(1, 7)]
@@ -88,14 +89,15 @@ def test_a_failed_upload_keeps_the_files_and_resume_sends_them_without_a_request
         assert "--resume" in failed.stderr
         assert "Traceback" not in failed.stderr
         assert TOKEN not in failed.stderr
-        kept = folder / ".results.jsonl.batch" / "uploads" / "0" / "results.jsonl"
+        (work,) = folder.glob(".results.jsonl-*.batch")
+        kept = work / "uploads" / "0" / "results.jsonl"
         assert len(kept.read_text().splitlines()) == 6
         hub.script = lambda asked: 0
         done = beam_batch(*args, "--resume", env=env, cwd=folder)
         assert done.returncode == 0, done.stderr
         assert server.requests == 6
     assert len(_lines(hub, "results.jsonl")) == 6
-    assert not (folder / ".results.jsonl.batch").exists()
+    assert sorted(path.name for path in folder.iterdir()) == ["rows.jsonl"]
 
 
 def test_an_existing_result_is_refused_then_added_to_then_replaced(hub: Hub, folder: Path) -> None:
@@ -142,6 +144,25 @@ def test_a_place_that_cannot_be_written_is_named_before_anything_is_sent(
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert sorted(path.name for path in folder.iterdir()) == ["rows.jsonl"]
+
+
+def test_fewer_shards_leave_no_old_ones_and_other_settings_are_refused(
+    hub: Hub, folder: Path
+) -> None:
+    write_jsonl(folder / "rows.jsonl", [{"id": f"r{n}", "n": n} for n in range(12_000)])
+    args = (*ARGS, "-m", "echo", "-o", f"{BASE}/out/")
+    assert beam_batch(*args, env=_env(hub, folder), cwd=folder).returncode == 0
+    assert sum("part-" in path for path in hub.files(REPO)) == 3
+    few = beam_batch(*args, "--overwrite", "--limit", "9", env=_env(hub, folder), cwd=folder)
+    assert few.returncode == 0, few.stderr
+    assert [path for path in hub.files(REPO) if "part-" in path] == [
+        "out/part-00000-of-00001.jsonl"
+    ]
+    mixed = beam_batch(
+        *args, "--resume", "--overwrite", "--limit", "9", "--include-input",
+        env=_env(hub, folder), cwd=folder,
+    )  # fmt: skip
+    assert json.loads(mixed.stdout)["skipped_rows"] == 0
 
 
 def test_the_token_is_in_no_file(hub: Hub, folder: Path) -> None:
