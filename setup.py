@@ -19,7 +19,6 @@ setup(
         "apache-beam>=2.77,<2.78",
         "aiohttp>=3.12,<4",
         "fsspec>=2025.3",
-        "ijson>=3.3,<4",
         "jsonschema-rs>=0.60,<0.70",
         "numpy>=1.26",
         "orjson>=3.10,<4",

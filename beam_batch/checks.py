@@ -75,6 +75,8 @@ def _check_paths(spec: RunSpec) -> None:
             continue
         _check_target(flag, path, directory=flag == "--output" and spec.output.is_directory)
     work = os.path.realpath(spec.output.work_dir or default_work_dir(spec.output.output))
+    if not Path(work).name.startswith("."):  # folders of hidden names are no input
+        _refuse_in_input("--work-dir", work, _input_paths(spec))
     for flag, path in [*reads, *writes]:
         real = os.path.realpath(path)
         if real == work or real.startswith(work + os.sep):

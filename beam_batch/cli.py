@@ -300,4 +300,7 @@ def _resume_command(args: list[str]) -> str:
     """Write the command that goes on with this run."""
     cut = args.index("--") if "--" in args else len(args)
     own = [arg for arg in args[:cut] if arg not in ("--resume", "--overwrite")]
+    if "--max-errors" in own:  # it stopped the run, and would again
+        place = own.index("--max-errors")
+        del own[place : place + 2]
     return shlex.join(["beam-batch", *own, "--resume", *args[cut:]])

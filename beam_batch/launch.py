@@ -56,7 +56,9 @@ def run(spec: RunSpec) -> Summary:
             work.remove()
         lock.release()
         if isinstance(error, InputLost):
-            raise OptionsError(str(error)) from None
+            raise OptionsError(
+                f"--input {error}. Nothing was sent; look at the address and the network."
+            ) from None
         raise
     try:
         _execute(local, session, engine)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from beam_batch import jsonio
@@ -30,7 +32,7 @@ def fingerprint(spec: RunSpec, input_digest: str, output: str) -> dict[str, Any]
         "--csv-quote": source.csv_quote,
         "--sql": source.sql,
         "--where": source.where,
-        "--ids": _digest("\n".join(sorted(read_ids(source.ids)))) if source.ids else None,
+        "--ids": _digest_of_all(read_ids(source.ids)) if source.ids else None,
         "--output": _absolute(output),
         "--id-field": source.id_field,
         "--offset": source.offset,
@@ -98,20 +100,34 @@ def _absolute(uri: str) -> str:
     return uri if uri == STDIN or scheme_of(uri) else os.path.abspath(uri)
 
 
+def _digest_of_all(texts: Iterable[str]) -> str:
+    digest = hashlib.blake2b(digest_size=12)
+    for text in texts:
+        digest.update(text.encode() + b"\n")
+    return digest.hexdigest()
+
+
 def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-def plan_to(plan: Plan) -> dict[str, Any]:
+def plan_to(plan: Plan, folder: Path) -> dict[str, Any]:
     """Write a plan as JSON values; splits name their source by its place."""
     places = {source: place for place, source in enumerate(plan.sources)}
     splits = [[places[split.source], *split[1:]] for split in plan.splits]
-    return plan._asdict() | {"splits": splits}
+    return plan._asdict() | {"splits": splits, "folder": str(folder)}
 
 
-def plan_from(data: dict[str, Any]) -> Plan:
-    """Read a plan from JSON values."""
+def plan_from(data: dict[str, Any], folder: Path) -> Plan:
+    """Read a plan from JSON values; what it keeps in its folder is found where that is now."""
+    was, now = data.pop("folder"), str(folder)
+
+    def moved(path: str | None) -> str | None:
+        return now + path[len(was) :] if path is not None and path.startswith(was) else path
+
     sources = [Source(*values) for values in data["sources"]]
+    sources = [source._replace(path=str(moved(source.path))) for source in sources]
     reads = [Read(Origin(*origin), digest, stop) for origin, digest, stop in data["reads"]]
     splits = [Split(sources[place], *rest) for place, *rest in data["splits"]]
+    splits = [split._replace(picks_file=moved(split.picks_file)) for split in splits]
     return Plan(**(data | {"sources": sources, "reads": reads, "splits": splits}))

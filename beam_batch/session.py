@@ -59,7 +59,9 @@ def open_session(spec: RunSpec, work: WorkDir, output: str) -> Session:
         plan = _earlier_plan(spec, work, manifest, output)
     if plan is None or manifest is None:
         plan, manifest = _new_plan(spec, work, output)
-    elif out.overwrite and manifest["mode"] == APPEND:
+    else:
+        _refuse_lost(out, manifest)
+    if out.overwrite and manifest["mode"] == APPEND:
         unkept = {path: 0 for path in (out.output, out.error_output) if path}
         manifest |= {"mode": REWRITE, "keep_bytes": manifest["keep_bytes"] | unkept}
     _pin_new_targets(out, manifest["keep_bytes"])
@@ -80,8 +82,9 @@ def _earlier_plan(
         OptionsError: settings or input have changed, and nothing asks to start again.
     """
     try:
-        stored = jsonio.loads((work.root / manifest["plan"] / PLAN).read_bytes())
-        plan, changed = recheck(plan_from(stored))
+        folder = work.root / manifest["plan"]
+        stored = jsonio.loads((folder / PLAN).read_bytes())
+        plan, changed = recheck(plan_from(stored, folder))
     except (OSError, InvalidJSON, LookupError, TypeError, ValueError) as error:
         if spec.output.overwrite:
             return None
@@ -108,7 +111,7 @@ def _new_plan(spec: RunSpec, work: WorkDir, output: str) -> tuple[Plan, dict[str
         marks = fingerprint(spec, plan.digest, output)
         manifest = {"session": 0, "fingerprint": marks, "plan": folder.name}
         manifest |= _existing(spec.output, folder / PRIOR, marks, plan)
-        write_atomically(folder / PLAN, jsonio.dumps(plan_to(plan)))
+        write_atomically(folder / PLAN, jsonio.dumps(plan_to(plan, folder)))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -196,7 +199,7 @@ def _existing(out: OutputSpec, index: Path, marks: dict[str, Any], plan: Plan) -
             if path and Path(path).exists() and (path == out.telemetry_output or not out.overwrite):
                 keep[path] = prior.whole_lines(Path(path))
     if not out.resume or not _is_there(out.output):
-        return {"mode": NEW, "keep_bytes": keep, "torn": 0}
+        return {"mode": NEW, "keep_bytes": keep, "torn": 0, "answers": []}
     if out.is_directory and not out.overwrite:
         raise OptionsError(
             f"--output {out.output} is finished; shards cannot be appended to. Add --overwrite to "
@@ -206,9 +209,14 @@ def _existing(out: OutputSpec, index: Path, marks: dict[str, Any], plan: Plan) -
     built = prior.build(index, files)
     if out.overwrite:
         _refuse_dropping(out, index, built.answers, plan, marks["--id-field"])
-        return {"mode": REWRITE, "keep_bytes": keep, "torn": built.torn}
-    keep[out.output] = built.size
-    return {"mode": APPEND, "keep_bytes": keep, "torn": built.torn}
+    else:
+        keep[out.output] = built.size
+    return {
+        "mode": REWRITE if out.overwrite else APPEND,
+        "keep_bytes": keep,
+        "torn": built.torn,
+        "answers": [str(file) for file in files],
+    }
 
 
 def _refuse_dropping(
@@ -241,6 +249,18 @@ def record_settings(session: Session) -> None:
     """Leave word of the settings beside a finished output."""
     path = settings_file(session.commit.output)
     write_atomically(path, jsonio.dumps(session.marks))
+
+
+def _refuse_lost(out: OutputSpec, manifest: dict[str, Any]) -> None:
+    """Refuse to go on where a file that an unfinished run builds on is gone, or shorter."""
+    needed = {path: size for path, size in manifest["keep_bytes"].items() if size}
+    for path in [*needed, *manifest["answers"]]:
+        if not Path(path).exists() or Path(path).stat().st_size < needed.get(path, 0):
+            raise OptionsError(
+                f"--output {out.output}: {path} was there when the unfinished run began, which "
+                "adds to it, and is gone or shorter now. Put it back, or add --overwrite to "
+                "start again."
+            )
 
 
 def _pin_new_targets(out: OutputSpec, keep: dict[str, int]) -> None:

@@ -28,6 +28,13 @@ def content_digest(source: Source, stop: int | None = None) -> str:
     return _whole(source.path, stop)
 
 
+def is_whole(source: Source) -> bool:
+    """Whether a source's digest is one of all its bytes."""
+    if scheme_of(source.path):
+        return False
+    return source.format not in ("parquet", "arrow") or os.path.getsize(source.path) <= WHOLE
+
+
 def _whole(path: str, stop: int | None) -> str:
     digest = hashlib.blake2b(digest_size=16)
     left = os.path.getsize(path) if stop is None else stop

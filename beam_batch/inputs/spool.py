@@ -9,17 +9,15 @@ from __future__ import annotations
 import bz2
 import codecs
 import gzip
-import math
+import itertools
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-import orjson
-
-from beam_batch import jsonio
 from beam_batch.errors import OptionsError, first_line
 from beam_batch.inputs.jsonl import LineEnds
 from beam_batch.inputs.opening import open_stream, scheme_of
@@ -165,54 +163,74 @@ def _lines_of_json(blocks: Iterator[bytes]) -> Iterator[bytes]:
         yield first
         yield from blocks
         return
-    import ijson
-
-    try:
-        for value in ijson.items(_File(head, blocks), "item"):
-            yield _dumped(value) + b"\n"
-    except ijson.JSONError as error:
-        raise EOFError(f"not a JSON array: {first_line(error)}") from None
+    elements = ArrayElements()
+    for block in itertools.chain([head[1:]], blocks):
+        yield from elements.of(block)
+    elements.end()
 
 
-def _dumped(value: Any) -> bytes:
-    """Write an element as a line; one that JSON lines cannot hold becomes a line that says so."""
-    try:
-        return orjson.dumps(value, default=_as_float)  # ijson reads 1.5 as a Decimal
-    except TypeError:  # a long integer, a number beyond floats, or too deep
-        pass
-    try:
-        return jsonio.dumps(_with_floats(value))
-    except ValueError:
-        return b"1e999"
-    except RecursionError:
-        return b"[" * (jsonio.DEEPEST + 1)
+class ArrayElements:
+    """Cuts the text of a JSON array, behind its first bracket, into one line an element.
+
+    Only brackets, quotes and commas are looked at; what an element says is judged when its line is
+    read, as any other line. A raw newline can stand between tokens only, so a space does as well.
+    """
+
+    def __init__(self) -> None:
+        self._element: list[bytes] = []
+        self._depth = 1
+        self._in_string = False
+        self._skip = 0  # bytes of the next block that a backslash has taken
+        self._count = 0
+
+    def of(self, block: bytes) -> Iterator[bytes]:
+        """Take the next bytes; yield the lines of the elements that end in them."""
+        start, place = 0, self._skip
+        self._skip = 0
+        while True:
+            found = (_IN_STRING if self._in_string else _OUTSIDE).search(block, place)
+            if found is None:
+                break
+            mark, place = found[0], found.end()
+            if mark == b"\\":
+                place += 1
+                self._skip = max(0, place - len(block))
+            elif mark == b'"':
+                self._in_string = not self._in_string
+            elif self._depth == 0:
+                raise EOFError("not a JSON array: something follows its end")
+            elif mark == b"," and self._depth == 1:
+                yield self._line(block[start : found.start()], last=False)
+                start = place
+            elif mark in b"[{":
+                self._depth += 1
+            elif mark in b"]}":
+                self._depth -= 1
+                if self._depth == 0:
+                    line = self._line(block[start : found.start()], last=True)
+                    if line:
+                        yield line
+                    start = place
+        rest = block[start:]
+        if self._depth == 0 and rest.strip():
+            raise EOFError("not a JSON array: something follows its end")
+        self._element.append(rest)
+
+    def end(self) -> None:
+        """Raise EOFError where the array has not ended."""
+        if self._depth:
+            raise EOFError(f"the JSON array ends in the midst of element {self._count + 1}")
+
+    def _line(self, tail: bytes, last: bool) -> bytes:
+        text = b"".join([*self._element, tail]).strip()
+        self._element = []
+        if not text:
+            if last and not self._count:
+                return b""
+            raise EOFError(f"not a JSON array: element {self._count + 1} is missing")
+        self._count += 1
+        return text.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n"
 
 
-def _as_float(value: Any) -> float:
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError("out of range")
-    return number
-
-
-def _with_floats(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _with_floats(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_with_floats(item) for item in value]
-    return value if isinstance(value, (str, int, type(None))) else _as_float(value)
-
-
-class _File:
-    """Reads blocks as a file, for a parser."""
-
-    def __init__(self, head: bytes, rest: Iterator[bytes]) -> None:
-        self._block = head
-        self._rest = rest
-
-    def read(self, size: int = -1) -> bytes:
-        """Return the next bytes, b'' at the end."""
-        if size == 0:
-            return b""
-        block, self._block = self._block, b""
-        return block or next(self._rest, b"")
+_OUTSIDE = re.compile(rb'["\[\]{},]')
+_IN_STRING = re.compile(rb'["\\]')

@@ -178,6 +178,7 @@ class WorkDir:
 
     def clear(self, keep: Path | None = None) -> None:
         """Remove what an earlier run left, but not the lock and nothing that is not ours."""
+        self.manifest.unlink(missing_ok=True)  # first: what is left without it means nothing
         for child in list(self.root.iterdir()) if self.root.exists() else []:
             if child.name in _STAY or child == keep or not _is_owned(child):
                 continue

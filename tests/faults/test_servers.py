@@ -52,7 +52,7 @@ SHAPELESS = json.dumps(
     {
         "object": "response",
         "output": [{"type": "message", "content": 7}],
-        "choices": [{"message": {"content": "x"}, "finish_reason": "stop"}],
+        "choices": [{"message": {"content": [7]}, "finish_reason": "stop"}],
         "usage": {"prompt_tokens_details": "x", "input_tokens_details": "x"},
     }
 ).encode()

@@ -18,6 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from beam_batch.inputs import jsonl
+from beam_batch.inputs.spool import ArrayElements
 from beam_batch.records import Source
 from tests.inputs.test_formats import rows_of
 
@@ -200,3 +201,23 @@ def test_the_scan_of_lines_agrees_with_a_plain_count(
         found += [line for line in part.split(b"\n") if line.strip()]
         place = chunk.stop
     assert found == expected
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(values=st.lists(JSON_VALUES, max_size=5), size=st.integers(1, 9), indent=st.booleans())
+def test_an_array_cut_anywhere_comes_out_as_its_elements(
+    values: list[Any], size: int, indent: bool
+) -> None:
+    text = json.dumps(values, indent=2 if indent else None).encode()
+    elements = ArrayElements()
+    blocks = [text[1:][place : place + size] for place in range(0, len(text), size)]
+    lines = [line for block in blocks for line in elements.of(block)]
+    elements.end()
+    assert [json.loads(line) for line in lines] == values
+    assert all(line.count(b"\n") == 1 and line.endswith(b"\n") for line in lines)
