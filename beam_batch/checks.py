@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from beam_batch.hubname import parse_hub_name
 from beam_batch.options import ModelSpec, RunSpec
 from beam_batch.outputs.remote import is_remote
 from beam_batch.outputs.workdir import default_work_dir
+from beam_batch.prompts.template import image_fields
 from beam_batch.providers import make_provider, needs_key, read_key
 
 
@@ -25,11 +27,20 @@ def check(spec: RunSpec, env: Mapping[str, str]) -> None:
     _check_paths(spec)
     assert isinstance(spec.model, ModelSpec)
     make_provider(spec.model, spec.schema)
+    _check_images(spec)
     variable = needs_key(spec.model)
     if not read_key(spec.model, env) and variable and spec.runner == "direct":
         raise OptionsError(
             f"--model {spec.model.text} needs an API key: set the environment variable {variable}."
         )
+
+
+def _check_images(spec: RunSpec) -> None:
+    root = spec.prompt.files_root
+    if root is not None and not Path(root).is_dir():
+        raise OptionsError(f"--files-root {root}: no such folder.")
+    if image_fields(spec.prompt.template) and importlib.util.find_spec("puremagic") is None:
+        raise OptionsError("{{image:field}} needs: pip install 'beam-batch[images]'.")
 
 
 def _files(spec: RunSpec) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:

@@ -66,6 +66,9 @@ MODEL = (
     ),
     click.option("--prompt", "-p", help="Template as text: 'Classify: {{review}}'."),
     click.option("--template", help="Template file. [default: the row as JSON]"),
+    click.option(
+        "--files-root", help="Folder below which rows may name images for {{image:field}}."
+    ),
     click.option("--instruction", help="File with the system instruction."),
     click.option("--schema", "--json-schema", "schema", help="JSON Schema file for the results."),
     click.option("--schema-model", help="Pydantic model for the results: package.module:Class."),
@@ -252,6 +255,7 @@ def _prompt_spec(flags: Flags) -> PromptSpec:
     return PromptSpec(
         template=template,
         instruction=instruction,
+        files_root=flags["files_root"],
         template_source=flags["template"],
         instruction_source=flags["instruction"],
     )

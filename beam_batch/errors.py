@@ -7,7 +7,7 @@
       x FatalReply         the provider refuses every request (key, model, quota, schema)
       x RowError           this row cannot succeed: an ok:false envelope, the run goes on
         + InvalidJSON InvalidRow InvalidEncoding MissingIdField (+ UnusableId)
-        + MissingTemplateField InvalidTemplateValue
+        + MissingTemplateField InvalidTemplateValue InvalidImage
         + ProviderError: RequestRejected RateLimited ServerError ConnectionLost TimedOut
                          InvalidResponse
         + ReplyError: Refused Truncated ContentFiltered EmptyReply StructuredOutputError
@@ -90,6 +90,10 @@ class MissingTemplateField(RowError):
 
 class InvalidTemplateValue(RowError):
     """A field of the row cannot be written into a prompt."""
+
+
+class InvalidImage(RowError):
+    """A field that is to be an image is none, is too large, or may not be read."""
 
 
 class ProviderError(RowError):

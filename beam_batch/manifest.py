@@ -40,6 +40,7 @@ def fingerprint(spec: RunSpec, input_digest: str, output: str) -> dict[str, Any]
         "--sample": source.sample,
         "--seed": source.seed if source.sample is not None else None,
         "--template or --prompt": _digest(spec.prompt.template),
+        "--files-root": spec.prompt.files_root and os.path.abspath(spec.prompt.files_root),
         "--instruction": _digest(spec.prompt.instruction),
         "--schema": _digest(spec.schema.json) if spec.schema else None,
         "--model": f"{spec.model.provider}.{spec.model.model} {jsonio.dumps(options).decode()}",

@@ -85,10 +85,15 @@ def _check_text_settings(encoding: str, delimiter: str | None, quote: str) -> No
 
 @dataclass(frozen=True, kw_only=True)
 class PromptSpec:
-    """The two texts that make a request: a stable instruction and a template a row."""
+    """The two texts that make a request: a stable instruction and a template a row.
+
+    Attributes:
+        files_root: folder below which a row may name images, or None where it may name none.
+    """
 
     template: str = DEFAULT_TEMPLATE
     instruction: str = DEFAULT_INSTRUCTION
+    files_root: str | None = None
     template_source: str | None = None
     instruction_source: str | None = None
 

@@ -10,6 +10,7 @@ from beam_batch.options import RunSpec
 from beam_batch.outputs.commit import CommitSpec
 from beam_batch.outputs.recording import KEPT, RecordSpec
 from beam_batch.outputs.workdir import StopFlag
+from beam_batch.prompts.template import image_fields
 from beam_batch.records import Split
 from beam_batch.transforms.call_model import CallModel
 from beam_batch.transforms.commit_outputs import CommitOutputs
@@ -35,12 +36,13 @@ class Job:
 def build(pipeline: beam.Pipeline, job: Job) -> None:
     """Add the graph of a run to a pipeline. Does no I/O."""
     spec, out = job.spec, job.spec.output
+    images = image_fields(spec.prompt.template)
 
     rows = (
         pipeline
         | "Splits" >> beam.Create(job.splits)
         | "Reshuffle" >> beam.Reshuffle()
-        | "ReadRows" >> ReadRows(spec.source.id_field, job.stop)
+        | "ReadRows" >> ReadRows(spec.source.id_field, job.stop, images)
         | "SelectPending" >> SelectPending(job.commit.work, job.commit.session)
     )
     record = RecordSpec(
@@ -50,7 +52,7 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
         max_errors=out.max_errors,
     )
     prompts = rows.pending | "RenderPrompts" >> RenderPrompts(
-        spec.prompt.template, spec.source.id_field, out.include_input
+        spec.prompt.template, spec.source.id_field, out.include_input, spec.prompt.files_root
     )
     answers = prompts.prompts | "CallModel" >> CallModel(
         spec.model,

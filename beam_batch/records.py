@@ -77,11 +77,28 @@ class Row(NamedTuple):
     failure: Failure | None = None
 
 
+class Image(NamedTuple):
+    """An image in a prompt: a URL that the provider fetches, or media type and base64 data."""
+
+    url: str | None
+    media_type: str | None
+    data: str | None
+
+    @property
+    def as_url(self) -> str:
+        """The URL, or a data: URL."""
+        return self.url or f"data:{self.media_type};base64,{self.data}"
+
+
+Content = str | tuple[str | Image, ...]
+"""A user message: text, or text and images in their order."""
+
+
 class Prompt(NamedTuple):
     """A row with its rendered user message."""
 
     row: Row
-    text: str
+    text: Content
 
 
 class Outcome(NamedTuple):

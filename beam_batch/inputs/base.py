@@ -30,6 +30,8 @@ Value = dict[str, Any] | RowError
 
 Columns = tuple[str, ...] | None
 """Fields that a read needs, or None for all; formats that store rows whole ignore it."""
+Images = tuple[str, ...]
+"""Fields whose bytes are images: they become data: URLs; formats without bytes ignore it."""
 
 
 class Format(NamedTuple):
@@ -37,12 +39,12 @@ class Format(NamedTuple):
 
     Attributes:
         scan: source, rows a chunk; raises OptionsError for a file that is not of the format.
-        read: source, start, stop, columns.
+        read: source, start, stop, columns, images.
         names: source; names of the columns, or () where rows carry their own.
         is_text: whether a range is one of bytes, so that a scan reads the file.
     """
 
     scan: Callable[[Source, int], Iterator[Chunk]]
-    read: Callable[[Source, int, int, Columns], Iterator[Value]]
+    read: Callable[[Source, int, int, Columns, Images], Iterator[Value]]
     names: Callable[[Source], tuple[str, ...]]
     is_text: bool

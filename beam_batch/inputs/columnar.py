@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import itertools
 import math
@@ -10,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from beam_batch.errors import InvalidRow, OptionsError, first_line
-from beam_batch.inputs.base import Chunk, Columns, Value
+from beam_batch.inputs.base import Chunk, Columns, Images, Value
 from beam_batch.inputs.opening import open_random, scheme_of
 from beam_batch.records import Source
 
@@ -69,13 +70,16 @@ def _pieces(start: int, stop: int, count: int) -> Iterator[Chunk]:
         yield Chunk(low, high, high - low)
 
 
-def read_parquet(source: Source, start: int, stop: int, columns: Columns = None) -> Iterator[Value]:
+def read_parquet(
+    source: Source, start: int, stop: int, columns: Columns = None, images: Images = ()
+) -> Iterator[Value]:
     """Yield the rows of a range of row numbers from 0; an unusable one yields its error."""
     with _open_parquet(source) as file:
         wanted = None if columns is None else [n for n in columns if n in file.schema_arrow.names]
         for group, first, behind in _groups(file.metadata, start, stop):
             batches = file.iter_batches(BATCH_ROWS, row_groups=[group], columns=wanted)
-            yield from _slices(batches, first, max(start, first), min(stop, behind))
+            rows = (max(start, first), min(stop, behind))
+            yield from _slices(batches, first, rows, images)
 
 
 def names_parquet(source: Source) -> tuple[str, ...]:
@@ -116,10 +120,12 @@ def scan_arrow(source: Source, rows_a_chunk: int) -> Iterator[Chunk]:
             start += len(batch)
 
 
-def read_arrow(source: Source, start: int, stop: int, columns: Columns = None) -> Iterator[Value]:
+def read_arrow(
+    source: Source, start: int, stop: int, columns: Columns = None, images: Images = ()
+) -> Iterator[Value]:
     """Yield the rows of a range of row numbers from 0; an unusable one yields its error."""
     with _open_arrow(source) as file:
-        yield from _slices(_batches(file, source), 0, start, stop)
+        yield from _slices(_batches(file, source), 0, (start, stop), images)
 
 
 def _batches(file: Any, source: Source) -> Iterator[Any]:
@@ -160,10 +166,13 @@ def names_arrow(source: Source) -> tuple[str, ...]:
         return tuple(file.schema.names)
 
 
-def _slices(batches: Iterator[Any], place: int, start: int, stop: int) -> Iterator[Value]:
-    """Yield the rows start to stop of batches whose first row is number `place`."""
+def _slices(
+    batches: Iterator[Any], place: int, rows: tuple[int, int], images: Images
+) -> Iterator[Value]:
+    """Yield the rows of a range of batches whose first row is number `place`."""
     import pyarrow
 
+    start, stop = rows
     done = start
     try:
         for batch in batches:
@@ -172,14 +181,14 @@ def _slices(batches: Iterator[Any], place: int, start: int, stop: int) -> Iterat
             low, high = max(0, start - place), min(len(batch), stop - place)
             place += len(batch)
             if high > low:
-                yield from _rows(batch.slice(low, high - low))
+                yield from _rows(batch.slice(low, high - low), images)
                 done += high - low
     except (pyarrow.ArrowException, OSError) as error:  # a damaged page: its rows have failed
         for _ in range(done, stop):
             yield InvalidRow(f"the row group cannot be read: {first_line(error)}")
 
 
-def _rows(batch: Any) -> Iterator[Value]:
+def _rows(batch: Any, images: Images) -> Iterator[Value]:
     """Yield the rows of a batch, all at once where every value can be had."""
     batch = _without_nanoseconds(batch)
     longs = [f.name for f in batch.schema if (f.metadata or {}).get(b"beam_batch") == b"integer"]
@@ -191,9 +200,19 @@ def _rows(batch: Any) -> Iterator[Value]:
         try:
             row = rows[index] if rows is not None else _one(batch, index)
             row |= {name: int(row[name]) for name in longs if row[name] is not None}
+            row |= {name: _as_url(row[name]) for name in images if name in row}
             yield {str(name): normalise(value) for name, value in row.items()}
         except (ValueError, TypeError, OverflowError, ImportError, LookupError) as error:
             yield InvalidRow(f"a value has no JSON form: {first_line(error)}")
+
+
+def _as_url(value: Any) -> Any:
+    """Write the bytes of an image as a data: URL, also in the form {"bytes": …, "path": …}."""
+    if isinstance(value, dict) and isinstance(value.get("bytes"), bytes):
+        return value | {"bytes": _as_url(value["bytes"])}
+    if isinstance(value, bytes):
+        return f"data:;base64,{base64.b64encode(value).decode()}"
+    return value
 
 
 def _one(batch: Any, index: int) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from beam_batch.errors import InvalidEncoding, InvalidRow, OptionsError, RowError
-from beam_batch.inputs.base import SPLIT_BYTES, Chunk, Columns, Value
+from beam_batch.inputs.base import SPLIT_BYTES, Chunk, Columns, Images, Value
 from beam_batch.inputs.jsonl import BOM
 from beam_batch.inputs.opening import open_binary
 from beam_batch.records import Source
@@ -101,7 +101,9 @@ def scan(source: Source, rows_a_chunk: int) -> Iterator[Chunk]:
             yield Chunk(start, records.place, rows)
 
 
-def read(source: Source, start: int, stop: int, columns: Columns = None) -> Iterator[Value]:
+def read(
+    source: Source, start: int, stop: int, columns: Columns = None, images: Images = ()
+) -> Iterator[Value]:
     """Yield the records of a range as rows of strings; an unusable one yields its error."""
     with open_binary(source.path) as file:
         header = _header(source, _Records(file, 0, source))

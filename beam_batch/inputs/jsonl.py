@@ -7,7 +7,7 @@ from typing import Any
 
 from beam_batch import jsonio
 from beam_batch.errors import InvalidEncoding, InvalidJSON, InvalidRow
-from beam_batch.inputs.base import SPLIT_BYTES, Chunk, Columns, Value
+from beam_batch.inputs.base import SPLIT_BYTES, Chunk, Columns, Images, Value
 from beam_batch.inputs.opening import open_binary
 from beam_batch.records import Source
 
@@ -100,7 +100,9 @@ class _Cutter:
         self._start, self._rows = stop, 0
 
 
-def read(source: Source, start: int, stop: int, columns: Columns = None) -> Iterator[Value]:
+def read(
+    source: Source, start: int, stop: int, columns: Columns = None, images: Images = ()
+) -> Iterator[Value]:
     """Yield the rows of a range; an unusable line yields its error."""
     with open_binary(source.path) as file:
         file.seek(start)

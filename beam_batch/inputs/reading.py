@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from beam_batch.errors import InputLost, MissingIdField, RowError
-from beam_batch.inputs.base import Columns
+from beam_batch.inputs.base import Columns, Images
 from beam_batch.inputs.formats import FORMATS
 from beam_batch.inputs.ids import row_id
 from beam_batch.inputs.resolve import stamp_of
 from beam_batch.records import Failure, Row, Source, Split
 
 
-def read_rows(split: Split, id_field: str | None, columns: Columns = None) -> Iterator[Row]:
+def read_rows(
+    split: Split, id_field: str | None, columns: Columns = None, images: Images = ()
+) -> Iterator[Row]:
     """Yield the selected rows of a split; an unusable one carries its failure.
 
     Raises:
@@ -23,7 +25,8 @@ def read_rows(split: Split, id_field: str | None, columns: Columns = None) -> It
     wanted = _wanted(split)
     last = split.first_row + split.rows - 1 if wanted is None else wanted[-1]
     picked = wanted if wanted is None or isinstance(wanted, range) else frozenset(wanted.tolist())
-    values = FORMATS[split.source.format].read(split.source, split.start, split.stop, columns)
+    read = FORMATS[split.source.format].read
+    values = read(split.source, split.start, split.stop, columns, images)
     number = split.first_row - 1
     for number, value in enumerate(values, split.first_row):
         if picked is None or number in picked:

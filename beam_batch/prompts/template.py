@@ -1,7 +1,8 @@
-"""The placeholder syntax: ``{{field}}`` and ``{{row_json}}``, replaced in a single pass."""
+"""The placeholders ``{{field}}``, ``{{row_json}}`` and ``{{image:field}}``, in a single pass."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -10,9 +11,11 @@ from typing import Any
 
 from beam_batch import jsonio
 from beam_batch.errors import InvalidTemplateValue, MissingTemplateField
+from beam_batch.records import Content, Image
 
 _PLACEHOLDER = re.compile(r"\{\{\s*([^}]+?)\s*\}\}")
 ROW_JSON = "row_json"
+IMAGE = "image:"
 
 
 @lru_cache(maxsize=64)
@@ -31,30 +34,58 @@ def _parse(template: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(literals), tuple(names)
 
 
-def fields(template: str) -> tuple[str, ...]:
-    """Name the fields a template needs, each once, in order of first use."""
-    return tuple(dict.fromkeys(name for name in _parse(template)[1] if name != ROW_JSON))
+def image_fields(template: str) -> tuple[str, ...]:
+    """Name the fields that a template inserts as images."""
+    names = (name for name in _parse(template)[1] if name.startswith(IMAGE))
+    return tuple(dict.fromkeys(name.removeprefix(IMAGE).strip() for name in names))
 
 
-def render(template: str, row: Mapping[str, Any]) -> str:
-    """Fill a template from one row.
+def render(template: str, row: Mapping[str, Any], files_root: str | None = None) -> Content:
+    """Fill a template from one row; text, or with ``{{image:field}}`` text and images.
 
     >>> render("{{n}} is {{ name }}", {"n": 1, "name": "one"})
     '1 is one'
 
     Raises:
         MissingTemplateField: the row lacks fields; all of them are named.
+        InvalidTemplateValue, InvalidImage: a field cannot be inserted.
     """
     literals, names = _parse(template)
-    missing = [name for name in dict.fromkeys(names) if name != ROW_JSON and name not in row]
+    missing = [name for name in dict.fromkeys(names) if _field(row, name) is None]
     if missing:
         plural = "s" if len(missing) > 1 else ""
         raise MissingTemplateField(f"Missing template field{plural}: {', '.join(missing)}")
-    out = [literals[0]]
+    parts: list[str | Image] = [literals[0]]
     for name, literal in zip(names, literals[1:], strict=True):
-        out.append(_text(row, name))
-        out.append(literal)
-    return "".join(out)
+        field = _field(row, name)
+        if name.startswith(IMAGE) and field != name and field is not None:
+            from beam_batch.prompts.images import to_image
+
+            parts.append(to_image(field, row[field], files_root))
+        else:
+            parts.append(_text(row, name))
+        parts.append(literal)
+    return _joined(parts)
+
+
+def _field(row: Mapping[str, Any], name: str) -> str | None:
+    """Return the field that a placeholder stands for, None where the row lacks it."""
+    if name in row or name == ROW_JSON:
+        return name
+    field = name.removeprefix(IMAGE).strip()
+    return field if name.startswith(IMAGE) and field in row else None
+
+
+def _joined(parts: list[str | Image]) -> Content:
+    """Join neighbouring texts; a message of text alone is one string."""
+    joined: list[str | Image] = []
+    for is_text, group in itertools.groupby(parts, key=lambda part: isinstance(part, str)):
+        found = list(group)
+        text = "".join(str(part) for part in found) if is_text else ""
+        joined.extend([text] if text else [] if is_text else found)
+    if len(joined) == 1 and isinstance(joined[0], str):
+        return joined[0]
+    return tuple(joined) or ""
 
 
 def _text(row: Mapping[str, Any], name: str) -> str:

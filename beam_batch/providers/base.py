@@ -19,6 +19,7 @@ from beam_batch.errors import (
     RowError,
     ServerError,
 )
+from beam_batch.records import Content
 
 
 class Request(NamedTuple):
@@ -82,8 +83,8 @@ class Provider(Protocol):
 
     wraps: bool
 
-    def to_request(self, instruction: str, prompt: str) -> Request:
-        """Build the request of one row."""
+    def to_request(self, instruction: str, prompt: Content) -> Request:
+        """Build the request of one row; the prompt is text, or text and images in order."""
 
     def to_reply(self, body: Any) -> Reply:
         """Read a 200 answer.

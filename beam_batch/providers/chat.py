@@ -21,6 +21,7 @@ from beam_batch.errors import (
 )
 from beam_batch.options import ModelSpec, SchemaSpec
 from beam_batch.providers.base import Reply, Request, Usage, annotated, details, int_or_none
+from beam_batch.records import Content
 
 PATH = "/chat/completions"
 _SAME_NAME = (
@@ -37,11 +38,11 @@ class ChatProvider:
         self._stream = model.options.get("transport") == "sse"
         self._fixed = _fixed(model, schema)
 
-    def to_request(self, instruction: str, prompt: str) -> Request:
+    def to_request(self, instruction: str, prompt: Content) -> Request:
         """Build the request of one row; the stable instruction stands first."""
         messages = [
             {"role": "system", "content": instruction},
-            {"role": "user", "content": prompt},
+            {"role": "user", "content": _content(prompt)},
         ]
         return Request(PATH, {**self._fixed, "messages": messages}, self._stream)
 
@@ -72,6 +73,17 @@ class ChatProvider:
     def answer(self, request: Request) -> Any:
         """Refuse: this provider needs the network."""
         raise NotImplementedError
+
+
+def _content(prompt: Content) -> Any:
+    if isinstance(prompt, str):
+        return prompt
+    return [
+        {"type": "text", "text": part}
+        if isinstance(part, str)
+        else {"type": "image_url", "image_url": {"url": part.as_url}}
+        for part in prompt
+    ]
 
 
 def _fixed(model: ModelSpec, schema: SchemaSpec | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from beam_batch.errors import EmptyReply
 from beam_batch.options import ModelSpec, SchemaSpec
 from beam_batch.providers.base import Reply, Request, StreamReader, Usage
+from beam_batch.records import Content
 
 
 class EchoProvider:
@@ -23,8 +24,11 @@ class EchoProvider:
         self.delay = model.options.get("delay_ms", 0) / 1000
         self._spin = model.options.get("spin_ms", 0) / 1000
 
-    def to_request(self, instruction: str, prompt: str) -> Request:
-        """Build the request of one row."""
+    def to_request(self, instruction: str, prompt: Content) -> Request:
+        """Build the request of one row; an image is named by its URL or its type."""
+        if not isinstance(prompt, str):
+            named = (p if isinstance(p, str) else f"[{p.url or p.media_type}]" for p in prompt)
+            prompt = "".join(named)
         return Request(
             "", {"model": self._model, "instruction": instruction, "prompt": prompt}, False
         )

@@ -17,6 +17,7 @@ from beam_batch.errors import (
 )
 from beam_batch.options import ModelSpec, SchemaSpec
 from beam_batch.providers.base import Reply, Request, Usage, annotated, details, int_or_none
+from beam_batch.records import Content
 
 PATH = "/responses"
 LEAST_OUTPUT_TOKENS = 16
@@ -32,9 +33,9 @@ class ResponsesProvider:
         self._stream = model.options.get("transport") == "sse"
         self._fixed = _fixed(model, schema)
 
-    def to_request(self, instruction: str, prompt: str) -> Request:
+    def to_request(self, instruction: str, prompt: Content) -> Request:
         """Build the request of one row; the stable part stands first, for prompt caching."""
-        body = {**self._fixed, "instructions": instruction, "input": prompt}
+        body = {**self._fixed, "instructions": instruction, "input": _input(prompt)}
         return Request(PATH, body, self._stream)
 
     def to_reply(self, body: Any) -> Reply:
@@ -59,6 +60,18 @@ class ResponsesProvider:
     def answer(self, request: Request) -> Any:
         """Refuse: this provider needs the network."""
         raise NotImplementedError
+
+
+def _input(prompt: Content) -> Any:
+    if isinstance(prompt, str):
+        return prompt
+    parts = [
+        {"type": "input_text", "text": part}
+        if isinstance(part, str)
+        else {"type": "input_image", "image_url": part.as_url}
+        for part in prompt
+    ]
+    return [{"role": "user", "content": parts}]
 
 
 def _fixed(model: ModelSpec, schema: SchemaSpec | None) -> dict[str, Any]:

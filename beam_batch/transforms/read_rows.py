@@ -18,23 +18,30 @@ class ReadRows(beam.PTransform):
     Input: Split. Output: Row, in input order within a split; an unreadable row carries its failure.
     """
 
-    def __init__(self, id_field: str | None = None, stop: StopFlag | None = None) -> None:
+    def __init__(
+        self,
+        id_field: str | None = None,
+        stop: StopFlag | None = None,
+        images: tuple[str, ...] = (),
+    ) -> None:
         super().__init__()
-        self._id_field = id_field
-        self._stop = stop
+        self._fn = _ReadRowsFn(id_field, stop, images)
 
     def expand(self, splits: beam.PCollection) -> beam.PCollection:
         """Apply to a collection of splits."""
-        return splits | beam.ParDo(_ReadRowsFn(self._id_field, self._stop))
+        return splits | beam.ParDo(self._fn)
 
 
 class _ReadRowsFn(beam.DoFn):
-    def __init__(self, id_field: str | None, stop: StopFlag | None) -> None:
+    def __init__(
+        self, id_field: str | None, stop: StopFlag | None, images: tuple[str, ...]
+    ) -> None:
         self._id_field = id_field
         self._stop = stop
+        self._images = images
 
     def process(self, split: Split) -> Iterator[Row]:
-        rows = read_rows(split, self._id_field)
+        rows = read_rows(split, self._id_field, images=self._images)
         while self._stop is None or not self._stop.is_set_here():
             try:
                 row = next(rows, None)

@@ -30,16 +30,14 @@ class RenderPrompts(beam.PTransform):
         template: str = DEFAULT_TEMPLATE,
         id_field: str | None = None,
         include_input: bool = False,
+        files_root: str | None = None,
     ) -> None:
         super().__init__()
-        self._template = template
-        self._id_field = id_field
-        self._include_input = include_input
+        self._fn = _RenderPromptsFn(template, id_field, include_input, files_root)
 
     def expand(self, rows: beam.PCollection) -> beam.DoOutputsTuple:
         """Apply to a collection of rows."""
-        fn = _RenderPromptsFn(self._template, self._id_field, self._include_input)
-        return rows | beam.ParDo(fn).with_outputs(FAILED, main="prompts")
+        return rows | beam.ParDo(self._fn).with_outputs(FAILED, main="prompts")
 
 
 def to_row(element: Row | Mapping[str, Any] | str | bytes, id_field: str | None) -> Row:
@@ -60,7 +58,10 @@ def to_row(element: Row | Mapping[str, Any] | str | bytes, id_field: str | None)
 
 
 class _RenderPromptsFn(beam.DoFn):
-    def __init__(self, template: str, id_field: str | None, include_input: bool) -> None:
+    def __init__(
+        self, template: str, id_field: str | None, include_input: bool, files_root: str | None
+    ) -> None:
+        self._files_root = files_root
         self._template = template
         self._id_field = id_field
         self._include_input = include_input
@@ -72,7 +73,7 @@ class _RenderPromptsFn(beam.DoFn):
             return
         try:
             assert row.data is not None
-            text = render(self._template, row.data)
+            text = render(self._template, row.data, self._files_root)
         except RowError as error:
             yield beam.pvalue.TaggedOutput(FAILED, self._fail(row, Failure.of(error)))
             return

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from beam_batch.errors import InvalidTemplateValue, MissingTemplateField
-from beam_batch.prompts.template import fields, render
+from beam_batch.prompts.template import render
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,3 @@ def test_missing_fields_are_named_once_each_in_order_of_use() -> None:
 def test_a_value_without_json_form_fails_the_row() -> None:
     with pytest.raises(InvalidTemplateValue, match="'x'"):
         render("{{x}}", {"x": float("nan")})
-
-
-def test_fields_lists_what_a_template_needs() -> None:
-    assert fields("{{a}} {{row_json}} {{ b }} {{a}}") == ("a", "b")
