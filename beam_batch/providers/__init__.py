@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from beam_batch.options import ModelSpec, SchemaSpec
 from beam_batch.providers.base import Provider
-from beam_batch.providers.model_string import PROVIDERS, needs_key, read_key, resolve_model
+from beam_batch.providers.model_string import needs_key, read_key, resolve_model
+from beam_batch.providers.table import PROVIDERS
 
 __all__ = ["PROVIDERS", "headers", "make_provider", "needs_key", "read_key", "resolve_model"]
 
@@ -15,11 +16,20 @@ _ACCOUNT = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI
 
 def make_provider(model: ModelSpec, schema: SchemaSpec | None) -> Provider:
     """Return the provider of a resolved model."""
-    if model.provider == "responses":
+    wire = PROVIDERS[model.provider].format
+    if wire == "responses":
         from beam_batch.providers.responses import ResponsesProvider
 
         return ResponsesProvider(model, schema)
-    if model.provider == "echo":
+    if wire == "anthropic":
+        from beam_batch.providers.anthropic import AnthropicProvider
+
+        return AnthropicProvider(model, schema)
+    if wire == "google":
+        from beam_batch.providers.google import GoogleProvider
+
+        return GoogleProvider(model, schema)
+    if wire == "echo":
         from beam_batch.providers.echo import EchoProvider
 
         return EchoProvider(model, schema)
@@ -31,8 +41,11 @@ def make_provider(model: ModelSpec, schema: SchemaSpec | None) -> Provider:
 def headers(model: ModelSpec, key: str | None, env: Mapping[str, str]) -> dict[str, str]:
     """Return the headers of every request to a model."""
     found = {"Content-Type": "application/json", "User-Agent": "beam-batch"}
+    header = PROVIDERS[model.provider].key_header
     if key:
-        found["Authorization"] = f"Bearer {key}"
+        found[header] = f"Bearer {key}" if header == "Authorization" else key
+    if model.provider == "anthropic":
+        found["anthropic-version"] = "2023-06-01"
     if model.provider in ("responses", "openai"):
         found |= {header: env[name] for name, header in _ACCOUNT.items() if env.get(name)}
     return found

@@ -43,6 +43,7 @@ class Usage(NamedTuple):
     total_tokens: int | None = None
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
+    cache_write_tokens: int | None = None
 
     def as_dict(self) -> dict[str, int]:
         """Return what is known."""
@@ -134,8 +135,10 @@ def to_error(status: int, headers: Mapping[str, str], body: bytes, key: str | No
     details = _details(body)
     code = str(details.get("code") or details.get("type") or "")
     message = redact(f"{status}: {details.get('message') or _plain(body)}", key)
-    if status in (401, 403):
+    if status in (401, 403) or (status == 400 and "API_KEY_INVALID" in str(details)):
         return FatalReply(f"the provider refused the key ({message})")
+    if status == 402:
+        return FatalReply(f"the account has no credit ({message})")
     if code == "model_not_found" or (status == 404 and _names_no_model(message)):
         return FatalReply(f"the provider does not know the model ({message})")
     if "insufficient_quota" in (details.get("code"), details.get("type")):
@@ -192,7 +195,8 @@ def _plain(body: bytes) -> str:
 
 def _names_no_model(message: str) -> bool:
     lower = message.lower()
-    return "model" in lower and ("does not exist" in lower or "not found" in lower)
+    gone = ("does not exist", "not found", "not_found")
+    return "model" in lower and any(words in lower for words in gone)
 
 
 def _is_about_schema(details: dict[str, Any]) -> bool:

@@ -3,128 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from beam_batch.errors import OptionsError
 from beam_batch.options import ModelSpec
+from beam_batch.providers.table import PROVIDERS, ProviderInfo
 
-
-class Option(NamedTuple):
-    """One option of a model string.
-
-    Attributes:
-        parse: turns text into the value; raises ValueError.
-        takes: what it takes, in words, for messages and docs.
-    """
-
-    parse: Callable[[str], Any]
-    takes: str
-
-
-def _choice(*values: str, **aliases: str) -> Option:
-    def parse(text: str) -> str:
-        value = aliases.get(text.lower(), text.lower())
-        if value not in values:
-            raise ValueError
-        return value
-
-    return Option(parse, ", ".join(values))
-
-
-def _number(low: float, high: float) -> Option:
-    def parse(text: str) -> float:
-        value = float(text)
-        if not low <= value <= high:
-            raise ValueError
-        return value
-
-    return Option(parse, f"a number from {low:g} to {high:g}")
-
-
-def _whole(low: int, high: int | None = None) -> Option:
-    def parse(text: str) -> int:
-        value = int(text)
-        if value < low or (high is not None and value > high):
-            raise ValueError
-        return value
-
-    return Option(parse, f"a whole number of {low} or more" + (f", {high} at most" if high else ""))
-
-
-_YES, _NO = (
-    ("on", "true", "yes", "1", "enable", "enabled"),
-    ("off", "false", "no", "0", "disable", "disabled"),
-)
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() not in _YES + _NO:
-        raise ValueError
-    return text.lower() in _YES
-
-
-_SAMPLING = {"temperature": _number(0, 2), "top_p": _number(0, 1), "max_tokens": _whole(1)}
-_PENALTIES = {
-    "presence_penalty": _number(-2, 2),
-    "frequency_penalty": _number(-2, 2),
-    "seed": _whole(0),
-}
-_OPEN_SAMPLING = {"top_k": _whole(0), "min_p": _number(0, 1), "repetition_penalty": _number(0, 10)}
-_THINKING = {
-    "reasoning": _choice("none", "minimal", "low", "medium", "high", "xhigh", "max"),
-    "verbosity": _choice("low", "medium", "high", med="medium"),
-}
-_TIER = {"service_tier": _choice("auto", "default", "flex", "priority", "fast")}
-_TRANSPORT = {"transport": _choice("auto", "http", "sse")}
-
-
-class ProviderInfo(NamedTuple):
-    """What a provider is called with.
-
-    Attributes:
-        options: the model-string options it takes.
-        base_url_env, base_url: variable that overrides where requests go, and the default.
-        key_env: variable of the key; `key_required` says whether it must be set.
-    """
-
-    options: Mapping[str, Option]
-    base_url_env: str | None = None
-    base_url: str = ""
-    key_env: str | None = None
-    key_required: bool = False
-
-
-_OPENAI_URL = ("OPENAI_BASE_URL", "https://api.openai.com/v1", "OPENAI_API_KEY", True)
-
-PROVIDERS: dict[str, ProviderInfo] = {
-    "responses": ProviderInfo(
-        _SAMPLING | _THINKING | _TIER | _TRANSPORT | {"web_search": Option(_boolean, "on or off")},
-        *_OPENAI_URL,
-    ),
-    "openai": ProviderInfo(_SAMPLING | _PENALTIES | _THINKING | _TIER | _TRANSPORT, *_OPENAI_URL),
-    "generic": ProviderInfo(
-        _SAMPLING
-        | _PENALTIES
-        | _OPEN_SAMPLING
-        | _TRANSPORT
-        | {"reasoning": _THINKING["reasoning"]},
-        "GENERIC_BASE_URL",
-        "http://localhost:11434/v1",
-        "GENERIC_API_KEY",
-    ),
-    "local": ProviderInfo(
-        _SAMPLING
-        | _PENALTIES
-        | _OPEN_SAMPLING
-        | _TRANSPORT
-        | {"slots": _whole(1, 64), "ctx": _whole(128), "threads": _whole(1, 256)}
-    ),
-    "echo": ProviderInfo({"delay_ms": _number(0, 600_000), "spin_ms": _number(0, 600_000)}),
-}
+_SAME = {"grok": "xai", "gemini": "google", "claude": "anthropic"}
+"""Other names of providers."""
 _ALIASES = {"temp": "temperature", "topP": "top_p", "topK": "top_k", "maxTokens": "max_tokens"}
 _OPENAI_NAMES = ("gpt-", "o1", "o3", "o4", "chatgpt-")
+_FAMILIES = {"claude-": "anthropic", "gemini-": "google", "grok-": "xai"}
+"""Beginnings of model names that say whose they are."""
 LOCAL_DEFAULTS = {"temperature": 0.0, "max_tokens": 512, "slots": 4, "ctx": 2048}
 
 
@@ -154,8 +46,12 @@ def _provider_of(name: str, text: str) -> tuple[str, str]:
         return name, {"echo": "echo", "local": "smollm2"}[name]
     if name.startswith(_OPENAI_NAMES):
         return "responses", name
+    for start, provider in _FAMILIES.items():
+        if name.startswith(start):
+            return provider, name
     for separator in (".", "/"):
         provider, found, model = name.partition(separator)
+        provider = _SAME.get(provider, provider)
         if found and provider in PROVIDERS:
             if not model:
                 raise OptionsError(f"--model {text}: write a model after {provider}{separator}")
@@ -192,6 +88,8 @@ def _base_url(info: ProviderInfo, env: Mapping[str, str]) -> str:
     if info.base_url_env is None:
         return ""
     url = (env.get(info.base_url_env) or info.base_url).rstrip("/")
+    if not url:
+        raise OptionsError(f"set {info.base_url_env} to where requests go.")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or not _has_good_port(url):
         raise OptionsError(f"{info.base_url_env} must be an http or https URL, got {url!r}.")
