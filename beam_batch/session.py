@@ -59,8 +59,6 @@ def open_session(spec: RunSpec, work: WorkDir, output: str) -> Session:
         plan = _earlier_plan(spec, work, manifest, output)
     if plan is None or manifest is None:
         plan, manifest = _new_plan(spec, work, output)
-    else:
-        _refuse_lost(out, manifest)
     if out.overwrite and manifest["mode"] == APPEND:
         unkept = {path: 0 for path in (out.output, out.error_output) if path}
         manifest |= {"mode": REWRITE, "keep_bytes": manifest["keep_bytes"] | unkept}
@@ -99,6 +97,14 @@ def _earlier_plan(
         raise OptionsError(
             f"--resume: the input has changed since the run was planned: {', '.join(changed)}. "
             "Restore it, or add --overwrite to start again."
+        )
+    if lost := _lost(spec.output, manifest):
+        if spec.output.overwrite:
+            return None
+        raise OptionsError(
+            f"--output {spec.output.output}: {lost} was there when the unfinished run began, which "
+            "adds to it, and is gone or shorter now. Put it back, or add --overwrite to start "
+            "again."
         )
     return None if changed else plan
 
@@ -251,16 +257,17 @@ def record_settings(session: Session) -> None:
     write_atomically(path, jsonio.dumps(session.marks))
 
 
-def _refuse_lost(out: OutputSpec, manifest: dict[str, Any]) -> None:
-    """Refuse to go on where a file that an unfinished run builds on is gone, or shorter."""
+def _lost(out: OutputSpec, manifest: dict[str, Any]) -> str | None:
+    """Return a file that an unfinished run builds on and that is gone, or shorter.
+
+    Shards are not looked for: the commit itself replaces them.
+    """
     needed = {path: size for path, size in manifest["keep_bytes"].items() if size}
-    for path in [*needed, *manifest["answers"]]:
+    answers = [] if out.is_directory else manifest["answers"]
+    for path in [*needed, *answers]:
         if not Path(path).exists() or Path(path).stat().st_size < needed.get(path, 0):
-            raise OptionsError(
-                f"--output {out.output}: {path} was there when the unfinished run began, which "
-                "adds to it, and is gone or shorter now. Put it back, or add --overwrite to "
-                "start again."
-            )
+            return str(path)
+    return None
 
 
 def _pin_new_targets(out: OutputSpec, keep: dict[str, int]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from yarl import URL
 
 from beam_batch import jsonio
 from beam_batch.errors import ConnectionLost, InvalidJSON, InvalidResponse, TimedOut, first_line
@@ -36,6 +37,7 @@ class HttpClient:
         timeouts: tuple[float, float],
     ) -> None:
         self._base_url = base_url
+        self._urls: dict[str, URL] = {}
         self._key = key
         total, stall = timeouts
         self._plain = aiohttp.ClientTimeout(total=total, sock_connect=CONNECT_TIMEOUT)
@@ -47,7 +49,7 @@ class HttpClient:
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
             headers=headers,
             cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("Accept",),
+            skip_auto_headers=("Accept", "User-Agent", "Content-Type"),
         )
 
     async def close(self) -> None:
@@ -72,7 +74,7 @@ class HttpClient:
     async def _post(self, provider: Provider, request: Request) -> Answer:
         started = time.monotonic()
         async with self._session.post(
-            self._base_url + request.path,
+            self._url(request.path),
             data=jsonio.dumps(request.body),
             timeout=self._streamed if request.stream else self._plain,
             proxy=self._proxy,
@@ -86,6 +88,13 @@ class HttpClient:
             if request.stream and "event-stream" in response.content_type:
                 return await self._read_stream(provider, response, request_id, started)
             return Answer(self._parse(await response.read()), request_id, None)
+
+    def _url(self, path: str) -> URL:
+        """Return the URL of a path; parsed once, for there are few."""
+        found = self._urls.get(path)
+        if found is None:
+            found = self._urls[path] = URL(self._base_url + path)
+        return found
 
     async def _read_stream(
         self,

@@ -55,6 +55,11 @@ def render(template: str, row: Mapping[str, Any], files_root: str | None = None)
     if missing:
         plural = "s" if len(missing) > 1 else ""
         raise MissingTemplateField(f"Missing template field{plural}: {', '.join(missing)}")
+    if not any(name.startswith(IMAGE) for name in names):
+        texts = (
+            _text(row, name) + literal for name, literal in zip(names, literals[1:], strict=True)
+        )
+        return literals[0] + "".join(texts)
     parts: list[str | Image] = [literals[0]]
     for name, literal in zip(names, literals[1:], strict=True):
         field = _field(row, name)
