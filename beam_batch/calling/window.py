@@ -23,6 +23,10 @@ from beam_batch.providers import headers, make_provider, read_key
 from beam_batch.records import Outcome, Prompt
 
 WATCH_INTERVAL = 0.1
+STAGGER = 0.001
+"""Seconds between the first requests of a window: sent at once, their answers would come back at
+once as well, wait for each other, and go on doing so.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,8 +223,8 @@ class Window:
     def _open_up(self) -> None:
         if not self._open:
             self._open = True
-            for _ in range(self._parallel - 1):
-                self._turns.release()
+            for number in range(1, self._parallel):
+                self._loop.call_later(number * STAGGER, self._turns.release)
 
     async def _wait(self, seconds: float) -> bool:
         self._open_up()
