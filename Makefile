@@ -3,7 +3,7 @@ BIN := .venv/bin
 PRISM := build/bin/prism
 REVIEWS := templates/reviews
 
-.PHONY: run test check portable bench bench-inputs clean
+.PHONY: run test lint check portable bench bench-inputs clean
 
 # Each environment is made once, and again when setup.py changes.
 .venv/ready: setup.py
@@ -41,11 +41,14 @@ run: .venv/ready
 test: .venv/ready-test .venv-llmock/ready
 	BEAM_BATCH_LLMOCK=$(CURDIR)/.venv-llmock/bin/llmock $(BIN)/python -m pytest -n 2 --ignore tests/portable
 
-check: .venv/ready-test
+lint: .venv/ready-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q --ignore tests/portable --ignore tests/faults --ignore tests/e2e
+
+check: lint
+	$(BIN)/python -m pytest -q -n 2 --ignore tests/portable --ignore tests/faults --ignore tests/e2e \
+		--ignore tests/inputs/test_hub.py --ignore tests/inputs/test_stores.py
 
 portable: .venv/ready-test $(PRISM)
 	BEAM_BATCH_PRISM=$(CURDIR)/$(PRISM) $(BIN)/python -m pytest tests/portable
