@@ -41,10 +41,8 @@ class Format(NamedTuple):
         scan: source, rows a chunk; raises OptionsError for a file that is not of the format.
         read: source, start, stop, columns, images.
         names: source; names of the columns, or () where rows carry their own.
-        is_text: whether a range is one of bytes, so that a scan reads the file.
     """
 
     scan: Callable[[Source, int], Iterator[Chunk]]
     read: Callable[[Source, int, int, Columns, Images], Iterator[Value]]
     names: Callable[[Source], tuple[str, ...]]
-    is_text: bool
