@@ -58,7 +58,7 @@ def folder(tmp_path: Path) -> Path:
         ("-i rows.jsonl -o out.jsonl -m echo --schema gone.json", "cannot be read"),
         ("-i rows.jsonl -o out.jsonl -m echo --schema-model json:loads", "not a Pydantic model"),
         ("-i rows.jsonl -o out.jsonl -m echo --schema-model json", "package.module:Class"),
-        ("-i rows.jsonl -o out.jsonl -m nobody.x", "responses, openai, generic, local, echo"),
+        ("-i rows.jsonl -o out.jsonl -m nobody.x", "with a provider out of responses, openai"),
         ("-i rows.jsonl -o out.jsonl -m response.gpt", "Did you mean responses?"),
         ("-i rows.jsonl -o out.jsonl -m openai.x?top_k=3", "openai has no option 'top_k'"),
         ("-i rows.jsonl -o out.jsonl -m openai.x?temperature=9", "a number from 0 to 2"),
