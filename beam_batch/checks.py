@@ -45,7 +45,6 @@ def _check_images(spec: RunSpec) -> None:
 
 def _files(spec: RunSpec) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """List the files a run reads and those it writes, each with its flag."""
-    out = spec.output
     reads = [
         *(("--input", value) for value in _input_paths(spec)),
         ("--ids", spec.source.ids),
@@ -53,16 +52,7 @@ def _files(spec: RunSpec) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]
         ("--instruction", spec.prompt.instruction_source),
         ("--schema", spec.schema.source if spec.schema and not spec.schema.model else None),
     ]
-    writes = [
-        ("--output", out.output),
-        ("--error-output", out.error_output),
-        ("--telemetry-output", out.telemetry_output),
-        ("--summary-output", out.summary_output),
-    ]
-    return (
-        [(flag, path) for flag, path in reads if path],
-        [(flag, path) for flag, path in writes if path],
-    )
+    return [(flag, path) for flag, path in reads if path], list(spec.output.files.items())
 
 
 def _check_paths(spec: RunSpec) -> None:

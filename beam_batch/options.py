@@ -178,6 +178,17 @@ class OutputSpec:
         _at_least("--max-errors", self.max_errors, 0)
 
     @property
+    def files(self) -> dict[str, str]:
+        """The files that a run writes, by their flags; the output first."""
+        named = {
+            "--output": self.output,
+            "--error-output": self.error_output,
+            "--telemetry-output": self.telemetry_output,
+            "--summary-output": self.summary_output,
+        }
+        return {flag: path for flag, path in named.items() if path}
+
+    @property
     def is_directory(self) -> bool:
         """Whether results are written as numbered shards."""
         return self.output.endswith("/")

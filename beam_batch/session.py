@@ -157,12 +157,7 @@ def _unfinished(out: OutputSpec, work: WorkDir) -> dict[str, Any] | None:
 
 def _targets(out: OutputSpec) -> list[tuple[str, str]]:
     """List the files that a run commits, each with its flag; the output first."""
-    named = (
-        ("--output", out.output),
-        ("--error-output", out.error_output),
-        ("--telemetry-output", out.telemetry_output),
-    )
-    return [(flag, path) for flag, path in named if path]
+    return [(flag, path) for flag, path in out.files.items() if flag != "--summary-output"]
 
 
 def _refuse_unclear(out: OutputSpec, work: WorkDir, manifest: dict[str, Any] | None) -> None:
@@ -174,8 +169,8 @@ def _refuse_unclear(out: OutputSpec, work: WorkDir, manifest: dict[str, Any] | N
             f"--work-dir {work.path} holds an unfinished run. Add --resume to go on with it, or "
             "--overwrite to start again."
         )
-    for flag, path in [*_targets(out), ("--summary-output", out.summary_output or "")]:
-        if path and _is_there(path):
+    for flag, path in out.files.items():
+        if _is_there(path):
             remedy = "to answer the rows that it lacks" if flag == "--output" else "to add to it"
             raise OptionsError(
                 f"{flag} {path} exists. Add --resume {remedy}, or --overwrite to replace it."

@@ -8,9 +8,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from beam_batch.calling.http import Answer, HttpClient
+from beam_batch.calling.http import Answer, HttpClient, shaped
 from beam_batch.calling.retrying import RetryPolicy
-from beam_batch.errors import InvalidResponse, ProviderError, RowError, first_line
+from beam_batch.errors import ProviderError, RowError
 from beam_batch.outputs import envelope
 from beam_batch.providers.base import Provider, Reply, Request
 from beam_batch.records import Failure, Outcome, Prompt
@@ -85,16 +85,8 @@ class Answerer:
             notes["answer"] = Answer(self._provider.answer(request), None, None)
         else:
             notes["answer"] = await self._client.post(self._provider, request)
-        return self._read(notes["answer"].body)
-
-    def _read(self, body: Any) -> Reply:
-        """Read a body; one that breaks its format in a way nobody foresaw is named, not a bug."""
-        try:
-            return self._provider.to_reply(body)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise InvalidResponse(
-                f"the body breaks its format ({type(error).__name__}: {first_line(error)})"
-            ) from None
+        reply: Reply = shaped("the body", self._provider.to_reply, notes["answer"].body)
+        return reply
 
 
 def _note_time(notes: dict[str, Any], started: float) -> None:

@@ -109,9 +109,9 @@ class HttpClient:
             data = self._parse(event)
             if not isinstance(data, dict):
                 raise InvalidResponse(f"an event of the stream is no object: {data!s:.120}")
-            if _shaped(reader.feed, data) and first is None:
+            if shaped("the stream", reader.feed, data) and first is None:
                 first = time.monotonic() - started
-        return Answer(_shaped(reader.result), request_id, first)
+        return Answer(shaped("the stream", reader.result), request_id, first)
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
@@ -127,13 +127,17 @@ class HttpClient:
             raise InvalidResponse(f"the body is not usable JSON: {error}: {start!r}") from None
 
 
-def _shaped(read: Callable[..., Any], *event: Any) -> Any:
-    """Read a stream's events; what breaks the format is the server's fault, not a bug."""
+def shaped(what: str, read: Callable[..., Any], *args: Any) -> Any:
+    """Read a body or a stream; what breaks its format in a way nobody foresaw is no bug of ours.
+
+    Raises:
+        InvalidResponse: it breaks its format.
+    """
     try:
-        return read(*event)
+        return read(*args)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise InvalidResponse(
-            f"the stream breaks its format ({type(error).__name__}: {first_line(error)})"
+            f"{what} breaks its format ({type(error).__name__}: {first_line(error)})"
         ) from None
 
 

@@ -23,9 +23,7 @@ def content_digest(source: Source, stop: int | None = None) -> str:
     """
     if scheme_of(source.path):
         return hashlib.blake2b(f"{source.path} {source.stamp}".encode(), digest_size=16).hexdigest()
-    if source.format in ("parquet", "arrow") and os.path.getsize(source.path) > WHOLE:
-        return _sampled(source.path)
-    return _whole(source.path, stop)
+    return _whole(source.path, stop) if is_whole(source) else _sampled(source.path)
 
 
 def is_whole(source: Source) -> bool:

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.transforms.window import GlobalWindow, GlobalWindows
-from apache_beam.utils.windowed_value import WindowedValue
+from apache_beam.transforms.window import GlobalWindows
 
 from beam_batch.calling.lane import Lane
 from beam_batch.calling.window import Window, WindowSpec, acquire_window, release_window
@@ -18,6 +17,7 @@ from beam_batch.options import DEFAULT_INSTRUCTION, CallSpec, ModelSpec, SchemaS
 from beam_batch.outputs.recording import RecordSpec
 from beam_batch.providers import resolve_model
 from beam_batch.records import Outcome, Prompt
+from beam_batch.transforms.windows import in_global_window
 
 FAILED, RECEIPTS = "failed", "receipts"
 
@@ -99,9 +99,9 @@ class _CallModelFn(beam.DoFn):
         assert self._lane is not None
         while self._lane.pending:
             for element in self._emit(block=True):
-                yield _in_global_window(element)
+                yield in_global_window(element)
         for receipt in self._lane.close():
-            yield _in_global_window(beam.pvalue.TaggedOutput(RECEIPTS, receipt))
+            yield in_global_window(beam.pvalue.TaggedOutput(RECEIPTS, receipt))
         self._lane = None
 
     def _abandon(self) -> None:
@@ -129,10 +129,3 @@ class _CallModelFn(beam.DoFn):
                 yield outcome if outcome.ok else beam.pvalue.TaggedOutput(FAILED, outcome)
         finally:
             lane.settle()
-
-
-def _in_global_window(element: Any) -> Any:
-    tag = element.tag if isinstance(element, beam.pvalue.TaggedOutput) else None
-    value = element.value if tag else element
-    windowed = WindowedValue(value, GlobalWindow().max_timestamp(), [GlobalWindow()])
-    return beam.pvalue.TaggedOutput(tag, windowed) if tag else windowed

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import apache_beam as beam
-from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_batch.outputs.recording import RecordSpec
 from beam_batch.outputs.workdir import GaugeSpec
 from beam_batch.records import Outcome
+from beam_batch.transforms.windows import in_global_window
 
 
 class WriteParts(beam.PTransform):
@@ -45,8 +45,8 @@ class _WritePartsFn(beam.DoFn):
             self._written += 1
             self._gauge.show({self._kind: self._written})
 
-    def finish_bundle(self) -> Iterator[WindowedValue]:
+    def finish_bundle(self) -> Iterator[Any]:
         if self._written:
             self._gauge.show({self._kind: self._written}, force=True)
         for receipt in self._recorder.close():
-            yield WindowedValue(receipt, GlobalWindow().max_timestamp(), [GlobalWindow()])
+            yield in_global_window(receipt)
