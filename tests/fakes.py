@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from aiohttp import web
 
@@ -81,29 +81,21 @@ def completion(body: dict[str, Any], answer: Answer) -> dict[str, Any]:
     }
 
 
-class ScriptedServer:
-    """Answers on the loopback address, in a thread of its own; use as a context manager.
+class LoopbackServer:
+    """Serves on the loopback address, in a thread of its own; use as a context manager.
 
-    The script gets the number of the request (from 1) and its body. Everything that was asked is
-    kept in `bodies` and `headers`; `most_in_flight` is the largest number of open requests.
+    Attributes:
+        url: where, without a trailing slash; '' until it serves.
     """
 
-    def __init__(self, script: Script | None = None, delay: float = 0) -> None:
-        self._script = script or (lambda number, body: Answer())
-        self._delay = delay
-        self.bodies: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.in_flight = 0
-        self.most_in_flight = 0
-        self.base_url = ""
+    route = ("*", "/{path:.*}")
+
+    def __init__(self) -> None:
+        self.url = ""
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
 
-    @property
-    def requests(self) -> int:
-        return len(self.bodies)
-
-    def __enter__(self) -> ScriptedServer:
+    def __enter__(self) -> Self:
         self._thread.start()
         assert self._ready.wait(30)
         return self
@@ -117,23 +109,49 @@ class ScriptedServer:
         self._loop.call_soon_threadsafe(self._end.set)
         self._thread.join(30)
 
-    def _serve(self) -> None:
-        asyncio.run(self._main())
-
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._end = asyncio.Event()
-        app = web.Application(client_max_size=1 << 26)
-        app.router.add_post("/v1/{path:.*}", self._handle)
+        app = web.Application(client_max_size=1 << 28)
+        app.router.add_route(*self.route, self._handle)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
-        port = site._server.sockets[0].getsockname()[1]
-        self.base_url = f"http://127.0.0.1:{port}/v1"
+        self.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
         self._ready.set()
         await self._end.wait()
         await runner.cleanup()
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        raise NotImplementedError
+
+
+class ScriptedServer(LoopbackServer):
+    """Answers on the loopback address, in a thread of its own; use as a context manager.
+
+    The script gets the number of the request (from 1) and its body. Everything that was asked is
+    kept in `bodies` and `headers`; `most_in_flight` is the largest number of open requests.
+    """
+
+    route = ("POST", "/v1/{path:.*}")
+
+    def __init__(self, script: Script | None = None, delay: float = 0) -> None:
+        super().__init__()
+        self._script = script or (lambda number, body: Answer())
+        self._delay = delay
+        self.bodies: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.in_flight = 0
+        self.most_in_flight = 0
+
+    @property
+    def base_url(self) -> str:
+        return f"{self.url}/v1"
+
+    @property
+    def requests(self) -> int:
+        return len(self.bodies)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()

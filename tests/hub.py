@@ -7,20 +7,18 @@ without a token that may read it; X-Error-Code says why something is refused.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import json
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import web
 
+from tests.fakes import LoopbackServer
 from tests.support import ROOT, environment
 
 CONVERTED = "refs/convert/parquet"
@@ -79,7 +77,7 @@ Verdict = int | Refusal
 Script = Callable[[Asked], Verdict]
 
 
-class Hub:
+class Hub(LoopbackServer):
     """Use as a context manager. What was asked is kept in `log`.
 
     Attributes:
@@ -89,14 +87,12 @@ class Hub:
     """
 
     def __init__(self, tokens: tuple[str, ...] = ()) -> None:
+        super().__init__()
         self.tokens = tokens
         self.script: Script = lambda asked: 0
         self.page_size = 1000
         self.log: list[Asked] = []
-        self.url = ""
         self._datasets: dict[str, Dataset] = {}
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
 
     def add(self, repo: str, files: Files, converted: Files | None = None, **rights: Any) -> str:
         """Make a dataset, with its Parquet copy where one is given; return the commit of main."""
@@ -135,37 +131,6 @@ class Hub:
             "HF_HUB_DISABLE_XET": "1",
             **extra,
         }
-
-    def __enter__(self) -> Hub:
-        self._thread.start()
-        assert self._ready.wait(30)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join(30)
-
-    def _serve(self) -> None:
-        asyncio.run(self._main())
-
-    async def _main(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._end = asyncio.Event()
-        app = web.Application(client_max_size=1 << 28)
-        app.router.add_route("*", "/{path:.*}", self._handle)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        self.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
-        self._ready.set()
-        await self._end.wait()
-        await runner.cleanup()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         parts = [unquote(part) for part in request.rel_url.raw_path.strip("/").split("/")]
