@@ -19,6 +19,7 @@ setup(
         "apache-beam>=2.77,<2.78",
         "aiohttp>=3.12,<4",
         "fsspec>=2025.3",
+        "genai-prices>=0.2.3,<0.3",
         "jsonschema-rs>=0.60,<0.70",
         "numpy>=1.26",
         "orjson>=3.10,<4",
@@ -29,6 +30,7 @@ setup(
     ],
     extras_require={
         "az": ["adlfs>=2025.8"],
+        "estimate": ["bpe-openai>=0.1.4,<0.2"],
         "gs": ["gcsfs>=2025.3"],
         "hub": ["huggingface_hub>=1"],
         "images": ["puremagic>=1.30,<3"],
@@ -37,6 +39,7 @@ setup(
         "s3": ["s3fs>=2025.3"],
         "sql": ["duckdb>=1.4,<3"],
         "test": [
+            "bpe-openai>=0.1.4,<0.2",
             "duckdb>=1.4,<3",
             "huggingface_hub>=1",
             "hypothesis>=6.150",

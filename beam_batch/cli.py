@@ -24,6 +24,7 @@ from beam_batch.options import (
     RunSpec,
     SchemaSpec,
     SourceSpec,
+    parse_price,
 )
 
 Flags = dict[str, Any]
@@ -83,14 +84,16 @@ OUTPUT = (
         "--final-summary/--no-final-summary", default=True, help="Print the summary on stdout."
     ),
 )
+PARALLEL = click.option(
+    "--parallel", type=int, default=DEFAULT_PARALLEL, show_default=True, help="Requests in flight."
+)
+PRICE = click.option(
+    "--price",
+    help="input=0.2,output=1.25,cached=0.02: US dollars per million tokens. [default: list prices]",
+)
 CALLING = (
-    click.option(
-        "--parallel",
-        type=int,
-        default=DEFAULT_PARALLEL,
-        show_default=True,
-        help="Requests in flight.",
-    ),
+    PARALLEL,
+    PRICE,
     click.option(
         "--max-attempts", type=int, default=6, show_default=True, help="Requests a row may cost."
     ),
@@ -224,7 +227,7 @@ def _run_spec(flags: Flags) -> RunSpec:
         prompt=_prompt_spec(flags),
         schema=_schema_spec(flags),
         model=flags["model"],
-        call=_pick(CallSpec, flags),
+        call=_call_spec(flags),
         output=_pick(OutputSpec, flags),
         progress=ProgressSpec(enabled=flags["progress"], every=flags["progress_every"]),
         runner=flags["runner"],
@@ -235,6 +238,12 @@ def _run_spec(flags: Flags) -> RunSpec:
 def _pick(spec: type[Any], flags: Flags) -> Any:
     """Make a spec of the flags that have its fields' names."""
     return spec(**{name: flags[name] for name in spec.__dataclass_fields__ if name in flags})
+
+
+def _call_spec(flags: Flags) -> CallSpec:
+    price = parse_price(flags["price"]) if flags["price"] else None
+    call: CallSpec = _pick(CallSpec, flags | {"price": price})
+    return call
 
 
 def _source_spec(flags: Flags) -> SourceSpec:

@@ -135,8 +135,54 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PriceSpec:
+    """What a model costs, in US dollars per million tokens.
+
+    Attributes:
+        cached: of input tokens read from the provider's cache, or None where they cost as others.
+        cache_write: of input tokens written to it, or None where the provider's usual rule holds.
+    """
+
+    input: float
+    output: float
+    cached: float | None = None
+    cache_write: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            _at_least(f"--price {name}", getattr(self, name), 0)
+
+
+def parse_price(text: str) -> PriceSpec:
+    """Read the value of ``--price``: names and dollars per million tokens.
+
+    >>> parse_price("input=0.2,output=1.25,cached=0.02").cached
+    0.02
+
+    Raises:
+        OptionsError: input or output is missing, or a name or a number cannot be read.
+    """
+    pairs = [part.partition("=")[::2] for part in text.split(",")]
+    values = {name.strip(): value.strip() for name, value in pairs}
+    known = PriceSpec.__dataclass_fields__
+    try:
+        if len(values) < len(pairs) or not {"input", "output"} <= values.keys() <= known.keys():
+            raise ValueError
+        return PriceSpec(**{name: float(value) for name, value in values.items()})
+    except ValueError:
+        raise OptionsError(
+            f"--price {text}: write US dollars per million tokens as input=0.2,output=1.25, and if "
+            "they differ cached=0.02 and cache_write=0.25."
+        ) from None
+
+
+@dataclass(frozen=True, kw_only=True)
 class CallSpec:
-    """How requests are sent: window, attempts (the first included), times in seconds."""
+    """How requests are sent: window, attempts (the first included), times in seconds.
+
+    Attributes:
+        price: what the model costs, where the known list prices are not to be used.
+    """
 
     parallel: int = DEFAULT_PARALLEL
     max_attempts: int = 6
@@ -144,6 +190,7 @@ class CallSpec:
     retry_max_wait: float = 60.0
     timeout: float = 600.0
     stall_timeout: float = 120.0
+    price: PriceSpec | None = None
 
     def __post_init__(self) -> None:
         _at_least("--parallel", self.parallel, 1)

@@ -86,7 +86,7 @@ def test_modules_and_functions_stay_small(path: Path) -> None:
 def test_exported_names_are_these() -> None:
     assert beam_batch.__all__ == [
         "BatchError", "CallModel", "CallSpec", "ModelSpec", "OptionsError", "OutputSpec",
-        "PromptSpec", "ReadRows", "RenderPrompts", "RowError", "RunSpec", "RunStopped",
+        "PriceSpec", "PromptSpec", "ReadRows", "RenderPrompts", "RowError", "RunSpec", "RunStopped",
         "SchemaSpec", "SourceSpec", "Summary", "ToJson", "run",
     ]  # fmt: skip
     for name in beam_batch.__all__:
@@ -120,7 +120,8 @@ def test_every_model_option_is_in_the_readme() -> None:
 def test_the_command_line_imports_neither_beam_nor_a_client() -> None:
     code = (
         "import sys, beam_batch.cli; "
-        "print([m for m in ('apache_beam', 'aiohttp', 'pyarrow', 'openai', 'jsonschema_rs') "
+        "print([m for m in ('apache_beam', 'aiohttp', 'pyarrow', 'openai', 'jsonschema_rs', "
+        "'genai_prices', 'bpe_openai') "
         "if m in sys.modules])"
     )
     done = subprocess.run(

@@ -174,6 +174,7 @@ def _usage(usage: Any) -> Usage:
         int_or_none(usage.get("total_tokens")),
         int_or_none(before.get("cached_tokens")),
         int_or_none(after.get("reasoning_tokens")),
+        int_or_none(before.get("cache_write_tokens")),
     )
 
 

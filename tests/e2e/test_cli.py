@@ -77,6 +77,8 @@ def folder(tmp_path: Path) -> Path:
         ),
         ("-i rows.jsonl -o out.jsonl -m echo --parallel 0", "--parallel must be 1 or more"),
         ("-i rows.jsonl -o out.jsonl -m echo --limit -1", "--limit must be 0 or more"),
+        ("-i rows.jsonl -o out.jsonl -m echo --price 1", "--price 1: write US dollars per million"),
+        ("-i rows.jsonl -o out.jsonl -m echo --price input=1,output=-1", "--price output must be"),
         ("-i rows.jsonl -o out.jsonl -m echo --timeout 0", "--timeout must be more than 0"),
         ("-i rows.jsonl -o out.jsonl -m echo --timeout nan", "--timeout must be more than 0"),
         ("-i rows.jsonl -o out.jsonl -m echo --retry-wait nan", "--retry-wait must be 0 or more"),

@@ -127,6 +127,19 @@ def test_an_incomplete_response_is_a_failure_with_its_tokens(
         assert caught.value.usage.total_tokens == 3  # type: ignore[attr-defined]
 
 
+def test_openai_s_usage_counts_cache_writes() -> None:
+    usage = {"input_tokens": 9, "input_tokens_details": {"cache_write_tokens": 4}}
+    output = [{"type": "message", "content": [{"type": "output_text", "text": "Hi"}]}]
+    provider = make_provider(resolve_model("responses.m", {}), None)
+    reply = provider.to_reply({"status": "completed", "output": output, "usage": usage})
+    assert reply.usage.as_dict() == {"input_tokens": 9, "cache_write_tokens": 4}
+    usage = {"prompt_tokens": 9, "prompt_tokens_details": {"cache_write_tokens": 4}}
+    choices = [{"message": {"content": "Hi"}, "finish_reason": "stop"}]
+    provider = make_provider(resolve_model("openai.m", {}), None)
+    reply = provider.to_reply({"choices": choices, "usage": usage})
+    assert reply.usage.as_dict() == {"input_tokens": 9, "cache_write_tokens": 4}
+
+
 def test_a_responses_stream_gives_the_final_response() -> None:
     stream = make_provider(resolve_model("responses.m", {}), None).new_stream()
     assert stream.feed({"type": "response.created"}) is False
