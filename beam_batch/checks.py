@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from beam_batch.calling.pricing import make_pricer
 from beam_batch.errors import OptionsError
 from beam_batch.hubname import parse_hub_name
 from beam_batch.options import ModelSpec, RunSpec
 from beam_batch.outputs.remote import is_remote
 from beam_batch.outputs.workdir import default_work_dir
 from beam_batch.prompts.template import image_fields
-from beam_batch.providers import make_provider, needs_key, read_key
+from beam_batch.providers import make_provider, needs_key, output_bound, read_key
 
 
 def check(spec: RunSpec, env: Mapping[str, str]) -> None:
@@ -28,11 +29,59 @@ def check(spec: RunSpec, env: Mapping[str, str]) -> None:
     assert isinstance(spec.model, ModelSpec)
     make_provider(spec.model, spec.schema)
     _check_images(spec)
-    variable = needs_key(spec.model)
-    if not read_key(spec.model, env) and variable and spec.runner == "direct":
+    _check_key("--model", spec.model, spec, env)
+    if isinstance(spec.repair.fallback, ModelSpec):
+        make_provider(spec.repair.fallback, spec.schema)
+        _check_key("--fallback-model", spec.repair.fallback, spec, env)
+        if spec.repair.fallback.provider == "local":
+            raise OptionsError("--fallback-model cannot be a local model; make it --model.")
+    _check_repair(spec)
+    _check_budget(spec)
+
+
+def _check_key(flag: str, model: ModelSpec, spec: RunSpec, env: Mapping[str, str]) -> None:
+    variable = needs_key(model)
+    if not read_key(model, env) and variable and spec.runner == "direct":
         raise OptionsError(
-            f"--model {spec.model.text} needs an API key: set the environment variable {variable}."
+            f"{flag} {model.text} needs an API key: set the environment variable {variable}."
         )
+
+
+def _check_repair(spec: RunSpec) -> None:
+    assert isinstance(spec.model, ModelSpec)
+    if spec.repair.reask and spec.schema is None:
+        raise OptionsError(
+            f"--reask {spec.repair.reask} needs --schema or --schema-model: without one, no answer "
+            "is wrong."
+        )
+    if spec.repair.flex_fallback and spec.model.options.get("service_tier") != "flex":
+        raise OptionsError("--flex-fallback needs service_tier=flex in --model.")
+
+
+def _check_budget(spec: RunSpec) -> None:
+    """Refuse a cap that could be passed: each request must have a worst case."""
+    assert isinstance(spec.model, ModelSpec)
+    if not spec.budget.is_set:
+        return
+    flag = "--max-cost" if spec.budget.max_cost is not None else "--max-tokens-total"
+    for model in (spec.model, spec.repair.fallback):
+        if not isinstance(model, ModelSpec) or model.provider == "echo":
+            continue
+        price = spec.budget.price if model is spec.model else None
+        if output_bound(model) is None:
+            raise OptionsError(
+                f"{flag} needs a bound on each answer, to know what requests in flight may cost: "
+                f"add max_tokens to {model.text}, such as max_tokens=1000."
+            )
+        if model.options.get("web_search"):
+            raise OptionsError(
+                f"{flag} cannot be kept with web_search: what a search adds has no bound."
+            )
+        if flag == "--max-cost" and not make_pricer(model, price).known:
+            raise OptionsError(
+                f"--max-cost: the price of {model.text} is unknown; give it with --price "
+                "input=...,output=... (USD per million tokens)."
+            )
 
 
 def _check_images(spec: RunSpec) -> None:
@@ -152,5 +201,5 @@ def describe(spec: RunSpec) -> dict[str, Any]:
         "template": spec.prompt.template_source or "<default>",
         "output_mode": "structured" if spec.schema else "text",
         "runner": spec.runner,
-        "parallel": spec.call.parallel,
+        "parallel": spec.call.parallel or "auto",
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,155 +11,22 @@ import rich_click as click
 
 from beam_batch import __version__
 from beam_batch.errors import OptionsError, RunStopped
+from beam_batch.flags import INPUT, MODEL, PANELS, options
 from beam_batch.options import (
     DEFAULT_INSTRUCTION,
-    DEFAULT_PARALLEL,
     DEFAULT_TEMPLATE,
-    INPUT_FORMATS,
+    BudgetSpec,
     CallSpec,
     OutputSpec,
     ProgressSpec,
     PromptSpec,
+    RepairSpec,
     RunSpec,
     SchemaSpec,
     SourceSpec,
-    parse_price,
 )
 
 Flags = dict[str, Any]
-Command = Callable[..., None]
-
-INPUT = (
-    click.option(
-        "--input",
-        "-i",
-        required=True,
-        multiple=True,
-        help="Rows: a JSONL, JSON, CSV, TSV, Parquet or Arrow file, a folder, a glob, hf://, "
-        "s3://, gs://, az://, https://, or - for stdin. May be repeated.",
-    ),
-    click.option(
-        "--input-format",
-        type=click.Choice(INPUT_FORMATS),
-        help="Format, where the suffix does not say it.",
-    ),
-    click.option("--encoding", default="utf-8", show_default=True, help="Encoding of text."),
-    click.option("--csv-delimiter", help="Between cells. [default: a comma, in .tsv a tab]"),
-    click.option("--csv-quote", default='"', show_default=True, help="Around cells; '' for none."),
-    click.option("--sql", help="SELECT over the view input: its result is the input."),
-    click.option("--where", help="Condition in SQL, short for SELECT * FROM input WHERE."),
-    click.option("--ids", help="File with the ids to work on, one a line."),
-    click.option("--id-field", help="Field that identifies a row. [default: the row number]"),
-    click.option("--offset", type=int, default=0, help="Skip this many rows first."),
-    click.option("--sample", type=int, help="Then take this many rows at random, in input order."),
-    click.option("--seed", type=int, default=0, help="Seed of --sample.", show_default=True),
-    click.option("--limit", type=int, help="Then stop after this many rows."),
-)
-MODEL = (
-    click.option(
-        "--model",
-        "-m",
-        required=True,
-        envvar="BEAM_BATCH_MODEL",
-        help="provider.model?option=value, such as responses.gpt-5.4-mini?reasoning=low. "
-        "Providers: responses, openai, generic, local, echo.",
-    ),
-    click.option("--prompt", "-p", help="Template as text: 'Classify: {{review}}'."),
-    click.option("--template", help="Template file. [default: the row as JSON]"),
-    click.option(
-        "--files-root", help="Folder below which rows may name images for {{image:field}}."
-    ),
-    click.option("--instruction", help="File with the system instruction."),
-    click.option("--schema", "--json-schema", "schema", help="JSON Schema file for the results."),
-    click.option("--schema-model", help="Pydantic model for the results: package.module:Class."),
-)
-OUTPUT = (
-    click.option("--output", "-o", required=True, help="Results, JSONL; DIR/ writes shards."),
-    click.option("--include-input/--no-include-input", help="Copy each row into its envelope."),
-    click.option("--error-output", help="Copy of the failed envelopes, JSONL."),
-    click.option("--telemetry-output", help="Time, tokens and attempts of each row, JSONL."),
-    click.option("--summary-output", help="Summary of the run, JSON."),
-    click.option(
-        "--final-summary/--no-final-summary", default=True, help="Print the summary on stdout."
-    ),
-)
-PARALLEL = click.option(
-    "--parallel", type=int, default=DEFAULT_PARALLEL, show_default=True, help="Requests in flight."
-)
-PRICE = click.option(
-    "--price",
-    help="input=0.2,output=1.25,cached=0.02: US dollars per million tokens. [default: list prices]",
-)
-CALLING = (
-    PARALLEL,
-    PRICE,
-    click.option(
-        "--max-attempts", type=int, default=6, show_default=True, help="Requests a row may cost."
-    ),
-    click.option(
-        "--retry-wait",
-        type=float,
-        default=0.5,
-        show_default=True,
-        help="First back-off in seconds; doubles, with jitter. Retry-After comes first.",
-    ),
-    click.option(
-        "--retry-max-wait", type=float, default=60.0, show_default=True, help="Longest back-off."
-    ),
-    click.option(
-        "--timeout", type=float, default=600.0, show_default=True, help="Seconds for one request."
-    ),
-    click.option(
-        "--stall-timeout",
-        type=float,
-        default=120.0,
-        show_default=True,
-        help="Seconds between pieces of a stream (transport=sse).",
-    ),
-)
-RUNNING = (
-    click.option("--resume", is_flag=True, help="Answer only the rows without a good answer."),
-    click.option(
-        "--overwrite",
-        is_flag=True,
-        help="Replace existing results; with --resume, keep their good answers.",
-    ),
-    click.option("--work-dir", help="Where unfinished work is kept. [default: .OUTPUT.batch]"),
-    click.option("--keep-temp/--no-keep-temp", help="Keep the work directory at the end."),
-    click.option("--max-errors", type=int, help="Stop, exit 3, once this many rows failed."),
-    click.option("--fail-on-error", is_flag=True, help="Exit 1 if any row failed."),
-    click.option("--progress/--no-progress", default=True, help="Show progress on stderr."),
-    click.option("--progress-every", type=int, help="Print a plain line every so many rows."),
-    click.option(
-        "--runner",
-        default="direct",
-        show_default=True,
-        help="direct, or a Beam runner by name; its own flags go after --.",
-    ),
-)
-PANELS = {
-    "Input": INPUT,
-    "Model and prompt": MODEL,
-    "Output": OUTPUT,
-    "Calling": CALLING,
-    "Running": RUNNING,
-}
-
-
-def _options(**panels: tuple[Any, ...]) -> Callable[[Command], Command]:
-    """Add panels of options to a command, in the order given."""
-
-    def decorate(command: Command) -> Command:
-        for title, options in reversed(panels.items()):
-            known = len(getattr(command, "__click_params__", []))
-            for option in reversed(options):
-                command = option(command)
-            added = command.__click_params__[known:]  # type: ignore[attr-defined]
-            names = [parameter.name for parameter in reversed(added)]
-            command = click.option_panel(title, options=names)(command)
-        return command
-
-    return decorate
 
 
 @click.group()
@@ -170,7 +36,7 @@ def cli() -> None:
 
 
 @cli.command()
-@_options(**PANELS)
+@options(**PANELS)
 @click.argument("beam_args", nargs=-1, type=click.UNPROCESSED)
 def run(**flags: Any) -> None:
     """Send every row to a model and write one JSON envelope a row.
@@ -196,7 +62,7 @@ def run(**flags: Any) -> None:
 
 
 @cli.command()
-@_options(
+@options(
     **{
         "Input": INPUT,
         "Model and prompt": MODEL,
@@ -227,7 +93,13 @@ def _run_spec(flags: Flags) -> RunSpec:
         prompt=_prompt_spec(flags),
         schema=_schema_spec(flags),
         model=flags["model"],
-        call=_call_spec(flags),
+        call=_pick(CallSpec, flags),
+        repair=RepairSpec(
+            reask=flags["reask"],
+            fallback=flags["fallback_model"],
+            flex_fallback=flags["flex_fallback"],
+        ),
+        budget=_pick(BudgetSpec, flags),
         output=_pick(OutputSpec, flags),
         progress=ProgressSpec(enabled=flags["progress"], every=flags["progress_every"]),
         runner=flags["runner"],
@@ -238,12 +110,6 @@ def _run_spec(flags: Flags) -> RunSpec:
 def _pick(spec: type[Any], flags: Flags) -> Any:
     """Make a spec of the flags that have its fields' names."""
     return spec(**{name: flags[name] for name in spec.__dataclass_fields__ if name in flags})
-
-
-def _call_spec(flags: Flags) -> CallSpec:
-    price = parse_price(flags["price"]) if flags["price"] else None
-    call: CallSpec = _pick(CallSpec, flags | {"price": price})
-    return call
 
 
 def _source_spec(flags: Flags) -> SourceSpec:
@@ -313,7 +179,8 @@ def _resume_command(args: list[str]) -> str:
     """Write the command that goes on with this run."""
     cut = args.index("--") if "--" in args else len(args)
     own = [arg for arg in args[:cut] if arg not in ("--resume", "--overwrite")]
-    if "--max-errors" in own:  # it stopped the run, and would again
-        place = own.index("--max-errors")
-        del own[place : place + 2]
+    for flag in ("--max-errors", "--max-cost", "--max-tokens-total"):
+        if flag in own:  # it stopped the run, and would again
+            place = own.index(flag)
+            del own[place : place + 2]
     return shlex.join(["beam-batch", *own, "--resume", *args[cut:]])

@@ -87,7 +87,9 @@ def _workers(direct: Any, spec: RunSpec) -> int:
 
     Several workers are processes here, whatever mode is asked for, and we start them ourselves.
     """
-    workers = min(direct.direct_num_workers or os.cpu_count() or 1, spec.call.parallel)
+    workers = direct.direct_num_workers or os.cpu_count() or 1
+    if spec.call.parallel is not None:
+        workers = min(workers, spec.call.parallel)
     direct.direct_num_workers = workers
     direct.direct_running_mode = "in_memory"
     return int(workers)

@@ -8,14 +8,16 @@
       x RowError           this row cannot succeed: an ok:false envelope, the run goes on
         + InvalidJSON InvalidRow InvalidEncoding MissingIdField (+ UnusableId)
         + MissingTemplateField InvalidTemplateValue InvalidImage
-        + ProviderError: RequestRejected RateLimited ServerError ConnectionLost TimedOut
-                         InvalidResponse
+        + ProviderError: RequestRejected RateLimited (+ NoCapacity) ServerError ConnectionLost
+                         TimedOut InvalidResponse
         + ReplyError: Refused Truncated ContentFiltered EmptyReply StructuredOutputError
 
 An envelope's ``error.type`` is the class name, so the names below are public API.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 def first_line(error: BaseException) -> str:
@@ -103,9 +105,11 @@ class ProviderError(RowError):
         retryable: whether a further attempt may succeed.
         retry_after: seconds the provider asked to wait, or None.
         status: HTTP status, or None where there was none.
+        headers: of the answer, where there was one.
     """
 
     retryable = False
+    headers: Mapping[str, str] | None = None
 
     def __init__(
         self, message: str, *, retry_after: float | None = None, status: int | None = None
@@ -123,6 +127,10 @@ class RateLimited(ProviderError):
     """429: too many requests or tokens."""
 
     retryable = True
+
+
+class NoCapacity(RateLimited):
+    """429 at service_tier=flex: the provider has no capacity to spare at the moment."""
 
 
 class ServerError(ProviderError):

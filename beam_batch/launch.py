@@ -36,8 +36,7 @@ def run(spec: RunSpec) -> Summary:
         RunStopped: the run ended early; finished rows are in the work directory.
     """
     started = time.time()
-    if isinstance(spec.model, str):
-        spec = dataclasses.replace(spec, model=resolve_model(spec.model, os.environ))
+    spec = _resolved(spec)
     check(spec, os.environ)
     work = WorkDir(
         str(Path(spec.output.work_dir or default_work_dir(spec.output.output)).absolute())
@@ -73,6 +72,19 @@ def run(spec: RunSpec) -> Summary:
         raise
     finally:
         lock.release()
+
+
+def _resolved(spec: RunSpec) -> RunSpec:
+    """Read the model strings."""
+    if isinstance(spec.model, str):
+        spec = dataclasses.replace(spec, model=resolve_model(spec.model, os.environ))
+    if isinstance(spec.repair.fallback, str):
+        try:
+            fallback = resolve_model(spec.repair.fallback, os.environ)
+        except OptionsError as error:
+            raise OptionsError(str(error).replace("--model", "--fallback-model", 1)) from None
+        spec = dataclasses.replace(spec, repair=dataclasses.replace(spec.repair, fallback=fallback))
+    return spec
 
 
 def _wait_for_workers(work: WorkDir) -> None:

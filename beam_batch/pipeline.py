@@ -10,7 +10,7 @@ from beam_batch.options import RunSpec
 from beam_batch.outputs.commit import CommitSpec
 from beam_batch.outputs.recording import KEPT, RecordSpec
 from beam_batch.outputs.workdir import StopFlag
-from beam_batch.prompts.template import image_fields
+from beam_batch.prompts.template import image_fields, stable_prefix
 from beam_batch.records import Split
 from beam_batch.transforms.call_model import CallModel
 from beam_batch.transforms.commit_outputs import CommitOutputs
@@ -59,6 +59,9 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
         instruction=spec.prompt.instruction,
         schema=spec.schema,
         call=spec.call,
+        repair=spec.repair,
+        budget=spec.budget,
+        prefix=stable_prefix(spec.prompt.template),
         include_input=out.include_input,
         record=record,
         workers=job.workers,

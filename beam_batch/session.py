@@ -21,6 +21,7 @@ from beam_batch.manifest import (
 from beam_batch.options import OutputSpec, RunSpec
 from beam_batch.outputs import prior
 from beam_batch.outputs.commit import APPEND, NEW, REWRITE, CommitSpec, shards_in
+from beam_batch.outputs.ledger import LedgerSpec
 from beam_batch.outputs.workdir import StopFlag, WorkDir, settings_file, write_atomically
 
 PLAN, PRIOR = "plan.json", "prior.sqlite"
@@ -68,7 +69,17 @@ def open_session(spec: RunSpec, work: WorkDir, output: str) -> Session:
     write_atomically(work.manifest, jsonio.dumps(manifest))
     work.finished.unlink(missing_ok=True)
     work.commit.unlink(missing_ok=True)
+    _charge_reserved(work)
     return _session(out, work, manifest, plan)
+
+
+def _charge_reserved(work: WorkDir) -> None:
+    """Count what killed workers had in flight as spent."""
+    if not (work.root / "ledger").exists():
+        return
+    ledger = LedgerSpec(work).open()
+    ledger.charge_reserved()
+    ledger.close()
 
 
 def _earlier_plan(

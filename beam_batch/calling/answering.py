@@ -1,115 +1,122 @@
-"""From one prompt to one outcome: request, attempts, reply, validation, telemetry."""
+"""From one prompt to one outcome: ask, judge, repair, ask again, ask another model."""
 
 from __future__ import annotations
 
 import asyncio
-import random
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from beam_batch.calling.http import Answer, HttpClient, shaped
-from beam_batch.calling.retrying import RetryPolicy
-from beam_batch.errors import ProviderError, RowError
+from beam_batch.calling.caller import Caller
+from beam_batch.calling.trail import Trail
+from beam_batch.errors import RowError, StructuredOutputError, TimedOut
 from beam_batch.outputs import envelope
-from beam_batch.providers.base import Provider, Reply, Request
+from beam_batch.prompts.repair import repaired
+from beam_batch.providers.base import Correction
 from beam_batch.records import Failure, Outcome, Prompt
 
 
-class Dropped(Exception):
-    """The run stopped while the row waited for its next attempt; it has no outcome."""
-
-
-Waiter = Callable[[float], Awaitable[bool]]
-"""Waits some seconds; returns True where the run was stopped meanwhile."""
-
-
 class Answerer:
-    """Answers prompts through one provider."""
+    """Answers prompts through one model, and what still fails through the next."""
 
     def __init__(
         self,
+        callers: Sequence[Caller],
         *,
-        provider: Provider,
-        client: HttpClient | None,
-        policy: RetryPolicy,
         instruction: str,
-        validate: Callable[[str], Any],
         include_input: bool,
+        reask: int = 0,
+        deadline: float | None = None,
     ) -> None:
-        self._provider = provider
-        self._client = client
-        self._policy = policy
+        self._callers = callers
         self._instruction = instruction
-        self._validate = validate
         self._include_input = include_input
+        self._reask = reask
+        self._deadline = deadline
 
-    async def answer(self, prompt: Prompt, wait: Waiter) -> Outcome:
+    async def answer(self, prompt: Prompt) -> Outcome:
         """Answer one prompt; whatever is wrong with the row becomes its outcome.
+
+        Nothing is awaited after the last answer has left the gate, so that the caller can record
+        the outcome before the next request is sent.
 
         Raises:
             FatalReply: the provider refuses every request of this run.
             Dropped: the run stopped first.
         """
-        notes: dict[str, Any] = {"attempts": 0}
-        started = time.monotonic()
+        trail = Trail()
         try:
-            request = self._provider.to_request(self._instruction, prompt.text)
-            reply = await self._attempts(request, notes, wait)
-            _note_time(notes, started)
-            _note_reply(notes, reply)
-            result = self._validate(reply.text)
-            return envelope.succeed(prompt.row, result, notes, self._include_input)
+            if self._deadline is None:
+                result = await self._climb(prompt, trail)
+            else:
+                result = await self._climb_in_time(prompt, trail, self._deadline)
+            return envelope.succeed(prompt.row, result, trail.as_notes(), self._include_input)
         except RowError as error:
-            _note_time(notes, started)
-            _note_reply(notes, error)
-            return envelope.fail(prompt.row, Failure.of(error), notes, self._include_input)
+            failure = Failure.of(error)
+            return envelope.fail(prompt.row, failure, trail.as_notes(), self._include_input)
 
-    async def _attempts(self, request: Request, notes: dict[str, Any], wait: Waiter) -> Reply:
-        while True:
-            notes["attempts"] += 1
+    async def _climb_in_time(self, prompt: Prompt, trail: Trail, seconds: float) -> Any:
+        """Climb the ladder within the time allowed from the first request on."""
+        try:
+            async with asyncio.timeout(None) as timeout:
+                trail.on_first_sent = lambda: timeout.reschedule(
+                    asyncio.get_running_loop().time() + seconds
+                )
+                return await self._climb(prompt, trail)
+        except TimeoutError:
+            raise TimedOut(f"--row-deadline: no answer within {seconds:g} s") from None
+
+    async def _climb(self, prompt: Prompt, trail: Trail) -> Any:
+        """Ask each model in turn."""
+        for caller in self._callers[:-1]:
             try:
-                return await self._once(request, notes)
-            except ProviderError as error:
-                delay = self._policy.delay(notes["attempts"], error, random.random)
-                if delay is None:
-                    notes["status"] = error.status
+                return await self._ask(caller, prompt, trail)
+            except RowError as error:
+                trail.note("fallback_after", type(error).__name__)
+        return await self._ask(self._callers[-1], prompt, trail)
+
+    async def _ask(self, caller: Caller, prompt: Prompt, trail: Trail) -> Any:
+        """Ask one model, again with what was wrong as often as is allowed."""
+        corrections: tuple[Correction, ...] = ()
+        while True:
+            request = caller.to_request(self._instruction, prompt.text, corrections)
+            reply = await caller.ask(prompt, request, trail)
+            try:
+                return judge(caller.validate, reply.text, trail)
+            except StructuredOutputError as error:
+                if len(corrections) >= self._reask:
                     raise
-                if await wait(delay):
-                    raise Dropped from None
+                corrections += (Correction(reply.text, complaint(error)),)
+                trail.count("reasks")
 
-    async def _once(self, request: Request, notes: dict[str, Any]) -> Reply:
-        notes["answer"] = None
-        if self._client is None:
-            await asyncio.sleep(getattr(self._provider, "delay", 0.0))
-            notes["answer"] = Answer(self._provider.answer(request), None, None)
-        else:
-            notes["answer"] = await self._client.post(self._provider, request)
-        reply: Reply = shaped("the body", self._provider.to_reply, notes["answer"].body)
-        return reply
+    async def close(self) -> None:
+        """Close what the models hold open."""
+        for caller in self._callers:
+            await caller.close()
 
 
-def _note_time(notes: dict[str, Any], started: float) -> None:
-    """Note times in milliseconds, to a tenth, and what the last answer's head said."""
-    answer: Answer | None = notes.pop("answer", None)
-    if "timing" in notes:  # the answer was whole, and failed its check afterwards
-        return
-    duration = round((time.monotonic() - started) * 1000, 1)
-    notes["timing"] = {"duration_ms": duration}
-    if answer is not None:
-        if answer.first_text is not None:
-            notes["timing"]["ttft_ms"] = round(answer.first_text * 1000, 1)
-        notes["timing"]["time_to_response_ms"] = duration
-        if answer.request_id is not None:
-            notes["request_id"] = answer.request_id
+def judge(validate: Callable[[str], Any], text: str, trail: Trail) -> Any:
+    """Turn a reply into a result, after a repair that does not change what it says.
+
+    Raises:
+        StructuredOutputError: it is not JSON, or does not satisfy the schema.
+    """
+    try:
+        return validate(text)
+    except StructuredOutputError:
+        better = repaired(text)
+        if better is None or better == text:
+            raise
+    try:
+        result = validate(better)
+    except StructuredOutputError as error:
+        raise StructuredOutputError(str(error), reply=text) from None
+    trail.note("repaired", True)
+    return result
 
 
-def _note_reply(notes: dict[str, Any], reply: Reply | RowError) -> None:
-    """Note what the provider reported, also of an answer that is a failure."""
-    usage = getattr(reply, "usage", None)
-    if usage is not None and (turn := usage.as_dict()):
-        notes["usage"] = {"turn": turn}
-    for name in ("model", "finish_reason", "service_tier", "request_id"):
-        value = getattr(reply, name, None)
-        if value is not None and notes.get(name) is None:
-            notes[name] = value
+def complaint(error: StructuredOutputError) -> str:
+    """Say to a model what is wrong with its reply."""
+    return (
+        f"That answer cannot be used: {error!s:.1000}. Answer again with the corrected JSON "
+        "only, without a code fence or explanation."
+    )

@@ -19,11 +19,12 @@ CONNECT_TIMEOUT = 30.0
 
 
 class Answer(NamedTuple):
-    """A 200 answer: its parsed body, its request id and times in seconds since it was sent."""
+    """A 200 answer: parsed body, request id, seconds until its first text, headers."""
 
     body: Any
     request_id: str | None
     first_text: float | None
+    headers: Mapping[str, str] | None = None
 
 
 class HttpClient:
@@ -87,7 +88,8 @@ class HttpClient:
             request_id = request_id and self._without_key(request_id)
             if request.stream and "event-stream" in response.content_type:
                 return await self._read_stream(provider, response, request_id, started)
-            return Answer(self._parse(await response.read()), request_id, None)
+            body = await response.read()
+            return Answer(self._parse(body), request_id, None, response.headers)
 
     def _url(self, path: str) -> URL:
         """Return the URL of a path; parsed once, for there are few."""
@@ -111,7 +113,7 @@ class HttpClient:
                 raise InvalidResponse(f"an event of the stream is no object: {data!s:.120}")
             if shaped("the stream", reader.feed, data) and first is None:
                 first = time.monotonic() - started
-        return Answer(shaped("the stream", reader.result), request_id, first)
+        return Answer(shaped("the stream", reader.result), request_id, first, response.headers)
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text

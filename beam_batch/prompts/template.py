@@ -34,6 +34,11 @@ def _parse(template: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(literals), tuple(names)
 
 
+def stable_prefix(template: str) -> str:
+    """Return what every prompt begins with: the text before the first placeholder."""
+    return _parse(template)[0][0]
+
+
 def image_fields(template: str) -> tuple[str, ...]:
     """Name the fields that a template inserts as images."""
     names = (name for name in _parse(template)[1] if name.startswith(IMAGE))

@@ -9,7 +9,15 @@ from beam_batch.providers.base import Provider
 from beam_batch.providers.model_string import needs_key, read_key, resolve_model
 from beam_batch.providers.table import PROVIDERS
 
-__all__ = ["PROVIDERS", "headers", "make_provider", "needs_key", "read_key", "resolve_model"]
+__all__ = [
+    "PROVIDERS",
+    "headers",
+    "make_provider",
+    "needs_key",
+    "output_bound",
+    "read_key",
+    "resolve_model",
+]
 
 _ACCOUNT = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
 
@@ -36,6 +44,20 @@ def make_provider(model: ModelSpec, schema: SchemaSpec | None) -> Provider:
     from beam_batch.providers.chat import ChatProvider
 
     return ChatProvider(model, schema)
+
+
+def output_bound(model: ModelSpec) -> int | None:
+    """Return the tokens that an answer may have at most, reasoning included, or None."""
+    bound = model.options.get("max_tokens")
+    if model.provider == "anthropic":
+        from beam_batch.providers.anthropic import DEFAULT_MAX_TOKENS
+
+        return int(bound or DEFAULT_MAX_TOKENS)
+    if bound is not None and PROVIDERS[model.provider].format == "responses":
+        from beam_batch.providers.responses import LEAST_OUTPUT_TOKENS
+
+        return max(int(bound), LEAST_OUTPUT_TOKENS)
+    return bound
 
 
 def headers(model: ModelSpec, key: str | None, env: Mapping[str, str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from beam_batch.errors import (
@@ -16,7 +17,15 @@ from beam_batch.errors import (
     Truncated,
 )
 from beam_batch.options import ModelSpec, SchemaSpec
-from beam_batch.providers.base import Reply, Request, Usage, annotated, int_or_none
+from beam_batch.providers.base import (
+    Correction,
+    Reply,
+    Request,
+    Usage,
+    annotated,
+    dialogue,
+    int_or_none,
+)
 from beam_batch.records import Content, Image
 
 PATH = "/messages"
@@ -33,10 +42,13 @@ class AnthropicProvider:
         self._stream = model.options.get("transport") == "sse"
         self._fixed = _fixed(model, schema)
 
-    def to_request(self, instruction: str, prompt: Content) -> Request:
+    def to_request(
+        self, instruction: str, prompt: Content, corrections: Sequence[Correction] = ()
+    ) -> Request:
         """Build the request of one row; what is the same for all rows ends with a cache mark."""
         system = [{"type": "text", "text": instruction, "cache_control": {"type": "ephemeral"}}]
-        messages = [{"role": "user", "content": _content(prompt)}]
+        first = {"role": "user", "content": _content(prompt)}
+        messages = [first, *dialogue(corrections, "assistant")]
         return Request(PATH, {**self._fixed, "system": system, "messages": messages}, self._stream)
 
     def to_reply(self, body: Any) -> Reply:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from time import time
 from typing import Any, NamedTuple, Protocol
@@ -14,6 +14,8 @@ from beam_batch.errors import (
     BatchError,
     FatalReply,
     InvalidJSON,
+    NoCapacity,
+    ProviderError,
     RateLimited,
     RequestRejected,
     RowError,
@@ -35,6 +37,13 @@ class Request(NamedTuple):
     stream: bool
 
 
+class Correction(NamedTuple):
+    """A reply that was not good enough, and what is said to the model about it."""
+
+    reply: str
+    message: str
+
+
 class Usage(NamedTuple):
     """Tokens as the provider counts them; None where it does not say."""
 
@@ -48,6 +57,24 @@ class Usage(NamedTuple):
     def as_dict(self) -> dict[str, int]:
         """Return what is known."""
         return {name: value for name, value in self._asdict().items() if value is not None}
+
+    def plus(self, other: Usage) -> Usage:
+        """Add up two answers; what neither says stays unknown."""
+        return Usage(
+            *(
+                a if b is None else b if a is None else a + b
+                for a, b in zip(self, other, strict=True)
+            )
+        )
+
+    @property
+    def total(self) -> int | None:
+        """Tokens in all: as the provider adds them up, or else input and output."""
+        if self.total_tokens is not None:
+            return self.total_tokens
+        if self.input_tokens is None or self.output_tokens is None:
+            return None
+        return self.input_tokens + self.output_tokens
 
 
 class Reply(NamedTuple):
@@ -84,8 +111,13 @@ class Provider(Protocol):
 
     wraps: bool
 
-    def to_request(self, instruction: str, prompt: Content) -> Request:
-        """Build the request of one row; the prompt is text, or text and images in order."""
+    def to_request(
+        self, instruction: str, prompt: Content, corrections: Sequence[Correction] = ()
+    ) -> Request:
+        """Build the request of one row.
+
+        The prompt is text, or text and images in order; corrections are the conversation since.
+        """
 
     def to_reply(self, body: Any) -> Reply:
         """Read a 200 answer.
@@ -101,6 +133,15 @@ class Provider(Protocol):
 
     def answer(self, request: Request) -> Any:
         """Answer without a network; only providers without a base URL do."""
+
+
+def dialogue(corrections: Sequence[Correction], model_role: str) -> list[dict[str, Any]]:
+    """Write corrections as messages, which most formats share but for the model's role."""
+    return [
+        {"role": role, "content": text}
+        for correction in corrections
+        for role, text in ((model_role, correction.reply), ("user", correction.message))
+    ]
 
 
 def annotated(error: RowError, **notes: Any) -> RowError:
@@ -130,27 +171,44 @@ _SCHEMA_PARAMS = ("text.format", "response_format")
 def to_error(status: int, headers: Mapping[str, str], body: bytes, key: str | None) -> BatchError:
     """Name what a status other than 200 means.
 
-    Sources: platform.openai.com/docs/guides/error-codes; RFC 9110 (Retry-After, 408, 425, 429).
+    Sources: platform.openai.com/docs/guides/error-codes and /flex-processing; RFC 9110
+    (Retry-After, 408, 425, 429); openrouter.ai/docs/api-reference/errors (403 of a moderated
+    input).
     """
     details = _details(body)
     code = str(details.get("code") or details.get("type") or "")
     message = redact(f"{status}: {details.get('message') or _plain(body)}", key)
-    if status in (401, 403) or (status == 400 and "API_KEY_INVALID" in str(details)):
-        return FatalReply(f"the provider refused the key ({message})")
-    if status == 402:
-        return FatalReply(f"the account has no credit ({message})")
-    if code == "model_not_found" or (status == 404 and _names_no_model(message)):
-        return FatalReply(f"the provider does not know the model ({message})")
-    if "insufficient_quota" in (details.get("code"), details.get("type")):
-        return FatalReply(f"the quota is used up ({message})")
-    if status == 400 and _is_about_schema(details):
-        return FatalReply(f"the provider refuses the schema ({message})")
+    fatal = _fatal(status, code, message, details)
+    if fatal is not None:
+        return FatalReply(f"{fatal} ({message})")
     wait = retry_after(headers)
+    error: ProviderError
     if status == 429:
-        return RateLimited(message, retry_after=wait, status=status)
-    if status >= 500 or status in _RETRYABLE:
-        return ServerError(message, retry_after=wait, status=status)
-    return RequestRejected(message, status=status)
+        kind = NoCapacity if code == "resource_unavailable" else RateLimited
+        error = kind(message, retry_after=wait, status=status)
+    elif status >= 500 or status in _RETRYABLE:
+        error = ServerError(message, retry_after=wait, status=status)
+    else:
+        error = RequestRejected(message, status=status)
+    error.headers = headers
+    return error
+
+
+def _fatal(status: int, code: str, message: str, details: dict[str, Any]) -> str | None:
+    """Say why no request of this run can succeed, or None."""
+    if status == 401 or (status == 400 and "API_KEY_INVALID" in str(details)):
+        return "the provider refused the key"
+    if status == 403 and not _is_moderation(details):
+        return "the provider refused the key"
+    if status == 402:
+        return "the account has no credit"
+    if code == "model_not_found" or (status == 404 and _names_no_model(message)):
+        return "the provider does not know the model"
+    if "insufficient_quota" in (details.get("code"), details.get("type")):
+        return "the quota is used up"
+    if status == 400 and _is_about_schema(details):
+        return "the provider refuses the schema"
+    return None
 
 
 def redact(text: str, key: str | None) -> str:
@@ -191,6 +249,12 @@ def _details(body: bytes) -> dict[str, Any]:
 def _plain(body: bytes) -> str:
     text = _TAGS.sub(" ", body[:2000].decode("utf-8", "replace"))
     return " ".join(text.split())[:200] or "no message"
+
+
+def _is_moderation(details: dict[str, Any]) -> bool:
+    """Whether an input was turned away for what it says: one row's matter."""
+    metadata = details.get("metadata")
+    return isinstance(metadata, dict) and ("reasons" in metadata or "flagged_input" in metadata)
 
 
 def _names_no_model(message: str) -> bool:

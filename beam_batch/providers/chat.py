@@ -7,6 +7,7 @@ vLLM's server documentation.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from beam_batch.errors import (
@@ -20,7 +21,16 @@ from beam_batch.errors import (
     Truncated,
 )
 from beam_batch.options import ModelSpec, SchemaSpec
-from beam_batch.providers.base import Reply, Request, Usage, annotated, details, int_or_none
+from beam_batch.providers.base import (
+    Correction,
+    Reply,
+    Request,
+    Usage,
+    annotated,
+    details,
+    dialogue,
+    int_or_none,
+)
 from beam_batch.records import Content
 
 PATH = "/chat/completions"
@@ -38,11 +48,14 @@ class ChatProvider:
         self._stream = model.options.get("transport") == "sse"
         self._fixed = _fixed(model, schema)
 
-    def to_request(self, instruction: str, prompt: Content) -> Request:
+    def to_request(
+        self, instruction: str, prompt: Content, corrections: Sequence[Correction] = ()
+    ) -> Request:
         """Build the request of one row; the stable instruction stands first."""
         messages = [
             {"role": "system", "content": instruction},
             {"role": "user", "content": _content(prompt)},
+            *dialogue(corrections, "assistant"),
         ]
         return Request(PATH, {**self._fixed, "messages": messages}, self._stream)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from beam_batch.errors import EmptyReply
 from beam_batch.options import ModelSpec, SchemaSpec
-from beam_batch.providers.base import Reply, Request, StreamReader, Usage
+from beam_batch.providers.base import Correction, Reply, Request, StreamReader, Usage
 from beam_batch.records import Content
 
 
@@ -24,7 +25,9 @@ class EchoProvider:
         self.delay = model.options.get("delay_ms", 0) / 1000
         self._spin = model.options.get("spin_ms", 0) / 1000
 
-    def to_request(self, instruction: str, prompt: Content) -> Request:
+    def to_request(
+        self, instruction: str, prompt: Content, corrections: Sequence[Correction] = ()
+    ) -> Request:
         """Build the request of one row; an image is named by its URL or its type."""
         if not isinstance(prompt, str):
             named = (p if isinstance(p, str) else f"[{p.url or p.media_type}]" for p in prompt)

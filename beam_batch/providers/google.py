@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from beam_batch.errors import (
@@ -16,7 +17,15 @@ from beam_batch.errors import (
     Truncated,
 )
 from beam_batch.options import ModelSpec, SchemaSpec
-from beam_batch.providers.base import Reply, Request, Usage, annotated, int_or_none
+from beam_batch.providers.base import (
+    Correction,
+    Reply,
+    Request,
+    Usage,
+    annotated,
+    dialogue,
+    int_or_none,
+)
 from beam_batch.records import Content, Image
 
 _FILTERED = (
@@ -38,11 +47,17 @@ class GoogleProvider:
         self._path = f"/models/{model.model}:{verb}"
         self._fixed = _fixed(model, schema)
 
-    def to_request(self, instruction: str, prompt: Content) -> Request:
+    def to_request(
+        self, instruction: str, prompt: Content, corrections: Sequence[Correction] = ()
+    ) -> Request:
         """Build the request of one row; the stable instruction stands first."""
+        since = [
+            {"role": turn["role"], "parts": [{"text": turn["content"]}]}
+            for turn in dialogue(corrections, "model")
+        ]
         body = {
             "systemInstruction": {"parts": [{"text": instruction}]},
-            "contents": [{"role": "user", "parts": _parts(prompt)}],
+            "contents": [{"role": "user", "parts": _parts(prompt)}, *since],
         }
         return Request(self._path, {**self._fixed, **body}, self._stream)
 

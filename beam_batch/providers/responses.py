@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from beam_batch.errors import (
@@ -16,7 +17,16 @@ from beam_batch.errors import (
     Truncated,
 )
 from beam_batch.options import ModelSpec, SchemaSpec
-from beam_batch.providers.base import Reply, Request, Usage, annotated, details, int_or_none
+from beam_batch.providers.base import (
+    Correction,
+    Reply,
+    Request,
+    Usage,
+    annotated,
+    details,
+    dialogue,
+    int_or_none,
+)
 from beam_batch.records import Content
 
 PATH = "/responses"
@@ -33,9 +43,15 @@ class ResponsesProvider:
         self._stream = model.options.get("transport") == "sse"
         self._fixed = _fixed(model, schema)
 
-    def to_request(self, instruction: str, prompt: Content) -> Request:
+    def to_request(
+        self, instruction: str, prompt: Content, corrections: Sequence[Correction] = ()
+    ) -> Request:
         """Build the request of one row; the stable part stands first, for prompt caching."""
-        body = {**self._fixed, "instructions": instruction, "input": _input(prompt)}
+        said: Any = _input(prompt)
+        if corrections:
+            first = [{"role": "user", "content": said}] if isinstance(said, str) else said
+            said = [*first, *dialogue(corrections, "assistant")]
+        body = {**self._fixed, "instructions": instruction, "input": said}
         return Request(PATH, body, self._stream)
 
     def to_reply(self, body: Any) -> Reply:

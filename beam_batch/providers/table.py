@@ -83,6 +83,7 @@ class ProviderInfo(NamedTuple):
         base_url_env, base_url: variable that overrides where requests go, and the default.
         key_env: variable of the key; `key_required` says whether it must be set.
         format: the wire format: responses, chat, anthropic, google or echo.
+        takes_cache_key: whether a request may carry OpenAI's prompt_cache_key.
         key_header: header that carries the key; Authorization carries it as a bearer.
     """
 
@@ -93,6 +94,7 @@ class ProviderInfo(NamedTuple):
     key_required: bool = False
     format: str = "chat"
     key_header: str = "Authorization"
+    takes_cache_key: bool = False
 
 
 _OPENAI_URL = ("OPENAI_BASE_URL", "https://api.openai.com/v1", "OPENAI_API_KEY", True)
@@ -114,8 +116,13 @@ PROVIDERS: dict[str, ProviderInfo] = {
         _SAMPLING | _THINKING | _TIER | _TRANSPORT | _SEARCH,
         *_OPENAI_URL,
         format="responses",
+        takes_cache_key=True,
     ),
-    "openai": ProviderInfo(_SAMPLING | _PENALTIES | _THINKING | _TIER | _TRANSPORT, *_OPENAI_URL),
+    "openai": ProviderInfo(
+        _SAMPLING | _PENALTIES | _THINKING | _TIER | _TRANSPORT,
+        *_OPENAI_URL,
+        takes_cache_key=True,
+    ),
     "generic": ProviderInfo(
         _SAMPLING
         | _PENALTIES
@@ -188,6 +195,7 @@ PROVIDERS: dict[str, ProviderInfo] = {
         key_required=True,
         format="responses",
         key_header="api-key",
+        takes_cache_key=True,
     ),
     "openrouter": _compatible("OPENROUTER", "https://openrouter.ai/api/v1"),
     "groq": _compatible("GROQ", "https://api.groq.com/openai/v1"),

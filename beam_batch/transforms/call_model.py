@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import uuid
 from collections.abc import Iterator
@@ -11,9 +12,17 @@ import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindows
 
 from beam_batch.calling.lane import Lane
-from beam_batch.calling.window import Window, WindowSpec, acquire_window, release_window
+from beam_batch.calling.setup import WindowSpec
+from beam_batch.calling.window import Window, acquire_window, release_window
 from beam_batch.errors import OptionsError
-from beam_batch.options import DEFAULT_INSTRUCTION, CallSpec, ModelSpec, SchemaSpec
+from beam_batch.options import (
+    DEFAULT_INSTRUCTION,
+    BudgetSpec,
+    CallSpec,
+    ModelSpec,
+    RepairSpec,
+    SchemaSpec,
+)
 from beam_batch.outputs.recording import RecordSpec
 from beam_batch.providers import resolve_model
 from beam_batch.records import Outcome, Prompt
@@ -27,7 +36,8 @@ class CallModel(beam.PTransform):
 
     Input: Prompt. Outputs: `ok` and `failed`, both Outcome, in the order in which answers arrive.
     Guarantee: one outcome a prompt; an outcome is emitted before its slot in the window is used
-    again, so that a stage fused behind has taken it.
+    again, so that a stage fused behind has taken it. `prefix` is what all prompts begin with; it
+    goes into the key under which the provider caches it.
 
     With `record`, which a run uses, outcomes go to part files the moment they are complete, before
     their slot is used again, and the output is `receipts`; `ok` and `failed` stay empty.
@@ -43,6 +53,9 @@ class CallModel(beam.PTransform):
         instruction: str = DEFAULT_INSTRUCTION,
         schema: SchemaSpec | None = None,
         call: CallSpec | None = None,
+        repair: RepairSpec | None = None,
+        budget: BudgetSpec | None = None,
+        prefix: str = "",
         include_input: bool = False,
         record: RecordSpec | None = None,
         workers: int = 1,
@@ -55,6 +68,9 @@ class CallModel(beam.PTransform):
             instruction=instruction,
             schema=schema,
             call=call or CallSpec(),
+            repair=_with_resolved_fallback(repair or RepairSpec()),
+            budget=budget or BudgetSpec(),
+            prefix=prefix,
             include_input=include_input,
             record=record,
             workers=workers,
@@ -68,6 +84,12 @@ class CallModel(beam.PTransform):
             )
         fn = beam.ParDo(_CallModelFn(self._spec))
         return prompts | fn.with_outputs(FAILED, RECEIPTS, main="ok")
+
+
+def _with_resolved_fallback(repair: RepairSpec) -> RepairSpec:
+    if not isinstance(repair.fallback, str):
+        return repair
+    return dataclasses.replace(repair, fallback=resolve_model(repair.fallback, os.environ))
 
 
 class _CallModelFn(beam.DoFn):

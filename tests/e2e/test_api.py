@@ -102,7 +102,8 @@ def test_call_model_refuses_windows_and_unknown_models() -> None:
 
 def test_an_abandoned_lane_gives_its_slots_back() -> None:
     from beam_batch.calling.lane import Lane
-    from beam_batch.calling.window import Window, WindowSpec
+    from beam_batch.calling.setup import WindowSpec
+    from beam_batch.calling.window import Window
     from beam_batch.options import CallSpec
     from beam_batch.providers import resolve_model
     from beam_batch.records import Prompt, Row

@@ -1,0 +1,98 @@
+"""The budget: no request is sent whose worst case could pass a cap of the run."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from beam_batch import jsonio
+from beam_batch.calling.gate import Dropped
+from beam_batch.calling.pricing import Pricer
+from beam_batch.outputs.ledger import Ledger, LedgerSpec, Sum
+from beam_batch.outputs.workdir import StopFlag
+from beam_batch.providers.base import Request, Usage
+
+FRAME_TOKENS = 256
+"""Tokens that a provider may add around a request's own text."""
+IMAGE_TOKENS = 50_000
+"""Tokens that an image may cost at most."""
+_PAUSE = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetPlace:
+    """Where the caps of a run are kept, and whom to tell when one is reached; picklable."""
+
+    ledger: LedgerSpec
+    stop: StopFlag
+    max_output: int
+
+    def open(self, pricer: Pricer) -> Budget:
+        """Open the ledger."""
+        return Budget(self, pricer)
+
+
+class Budget:
+    """Sets the worst case of each request aside before it is sent."""
+
+    def __init__(self, place: BudgetPlace, pricer: Pricer) -> None:
+        self._place = place
+        self._pricer = pricer
+        self._ledger: Ledger = place.ledger.open()
+        self._line = asyncio.Lock()
+
+    async def reserve(self, request: Request, images: int) -> Sum:
+        """Wait until the request's worst case fits.
+
+        Raises:
+            Dropped: it does not, and nothing in flight can make room: the run stops, exit 4.
+        """
+        worst = self._worst(request, images)
+        if not self._line.locked() and self._ledger.reserve(worst):
+            return worst
+        async with self._line:
+            while not self._ledger.reserve(worst):
+                if self._place.stop.is_set_here():
+                    raise Dropped
+                held = self._ledger.balance().reserved
+                if held.nano_usd <= 0 and held.tokens <= 0:
+                    self._stop(worst)
+                    raise Dropped
+                await asyncio.sleep(_PAUSE)
+        return worst
+
+    def settle(self, worst: Sum, usage: Usage | None, usd: float | None) -> None:
+        """Settle an answered request; what the provider does not say counts at its worst."""
+        tokens = usage.total if usage is not None else None
+        spent = Sum.of(
+            worst.usd if usd is None else usd, worst.tokens if tokens is None else tokens
+        )
+        self._ledger.settle(worst, spent)
+
+    def release(self, worst: Sum) -> None:
+        """Give back what a request did not cost: the provider refused it."""
+        self._ledger.settle(worst, Sum(0, 0))
+
+    def close(self) -> None:
+        """Close the ledger."""
+        self._ledger.close()
+
+    def _worst(self, request: Request, images: int) -> Sum:
+        """A token is one byte at least, so the body's bytes bound its tokens."""
+        given = len(jsonio.dumps(request.body)) + FRAME_TOKENS + images * IMAGE_TOKENS
+        usd = self._pricer.worst(given, self._place.max_output)
+        return Sum.of(usd or 0.0, given + self._place.max_output)
+
+    def _stop(self, worst: Sum) -> None:
+        spec, spent = self._place.ledger, self._ledger.balance().spent
+        if spec.max_cost is not None and spent.usd + worst.usd > spec.max_cost:
+            reason = (
+                f"stopped by --max-cost {spec.max_cost:g}: {spent.usd:.4f} USD are spent, and the "
+                f"next request may cost {worst.usd:.4f}"
+            )
+        else:
+            reason = (
+                f"stopped by --max-tokens-total {spec.max_tokens}: {spent.tokens} are spent, and "
+                f"the next request may cost {worst.tokens}"
+            )
+        self._place.stop.set(reason, 4)

@@ -1,0 +1,118 @@
+"""What a worker needs to answer prompts, and how it is put together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass, field
+
+from beam_batch.calling.answering import Answerer
+from beam_batch.calling.budget import BudgetPlace
+from beam_batch.calling.cache_keys import cache_keys
+from beam_batch.calling.caller import Caller, Patience, sleep_unless
+from beam_batch.calling.gate import AUTO_MOST, Gate, GateSpec
+from beam_batch.calling.pricing import make_pricer
+from beam_batch.calling.retrying import RetryPolicy
+from beam_batch.calling.transport import make_transport
+from beam_batch.options import BudgetSpec, CallSpec, ModelSpec, RepairSpec, SchemaSpec
+from beam_batch.outputs.ledger import LedgerSpec
+from beam_batch.outputs.recording import RecordSpec
+from beam_batch.outputs.sharing import Share
+from beam_batch.providers import PROVIDERS, make_provider, output_bound
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowSpec:
+    """Everything a worker needs to answer prompts; picklable, no secret.
+
+    Attributes:
+        token: names the window, so that all bundles of one process share it.
+        prefix: what all prompts begin with, after the instruction.
+        record: where outcomes are recorded, with the run's stop flag, or None in a pipeline of
+            somebody's own, which takes the outcomes instead.
+        workers: processes of this machine that share the limits of `call`.
+    """
+
+    token: str
+    model: ModelSpec
+    instruction: str
+    schema: SchemaSpec | None
+    call: CallSpec
+    include_input: bool
+    prefix: str = ""
+    repair: RepairSpec = field(default_factory=RepairSpec)
+    budget: BudgetSpec = field(default_factory=BudgetSpec)
+    record: RecordSpec | None = None
+    workers: int = 1
+
+
+def gate_spec(spec: WindowSpec, share: Share | None) -> GateSpec:
+    """Return this worker's part of the limits."""
+    call, workers = spec.call, spec.workers if share is not None else 1
+    parallel = call.parallel
+    if parallel is not None and share is not None:
+        parallel = max(1, share.of(parallel))
+    most = AUTO_MOST
+    if spec.model.provider == "local":  # more would only wait inside this machine
+        most = 2 * int(spec.model.options["slots"])
+    return GateSpec(
+        parallel=parallel,
+        most=max(1, most // workers),
+        rpm=call.rpm and call.rpm / workers,
+        tpm=call.tpm and call.tpm / workers,
+    )
+
+
+def make_answerer(spec: WindowSpec, gate: Gate, stopping: asyncio.Event) -> Answerer:
+    """Open what a worker needs. Call it inside the event loop.
+
+    A model to fall back on has a gate of its own, as large as the first one's.
+    """
+    callers = [_make_caller(spec, spec.model, gate, stopping)]
+    if isinstance(spec.repair.fallback, ModelSpec):
+        callers.append(_make_caller(spec, spec.repair.fallback, gate, stopping))
+    return Answerer(
+        callers,
+        instruction=spec.instruction,
+        include_input=spec.include_input,
+        reask=spec.repair.reask,
+        deadline=spec.call.row_deadline,
+    )
+
+
+def _make_caller(spec: WindowSpec, model: ModelSpec, gate: Gate, stopping: asyncio.Event) -> Caller:
+    from beam_batch.prompts.schema import make_validator
+
+    call = spec.call
+    provider = make_provider(model, spec.schema)
+    pricer = make_pricer(model, spec.budget.price if model is spec.model else None)
+    place = _budget_place(spec, model)
+    schema = spec.schema.json if spec.schema is not None else ""
+    takes_key = PROVIDERS[model.provider].takes_cache_key
+    retries = RetryPolicy(
+        max_attempts=call.max_attempts, wait=call.retry_wait, max_wait=call.retry_max_wait
+    )
+    return Caller(
+        provider=provider,
+        transport=make_transport(
+            model, provider, os.environ, (call.timeout_of(model), call.stall_timeout)
+        ),
+        gate=gate,
+        pricer=pricer,
+        patience=Patience(
+            retries=retries,
+            max_outage=call.max_outage,
+            flex_fallback=spec.repair.flex_fallback,
+        ),
+        validate=make_validator(spec.schema, provider.wraps),
+        wait=lambda seconds: sleep_unless(stopping, seconds),
+        budget=place.open(pricer) if place is not None else None,
+        cache_keys=cache_keys(schema + spec.instruction + spec.prefix) if takes_key else None,
+    )
+
+
+def _budget_place(spec: WindowSpec, model: ModelSpec) -> BudgetPlace | None:
+    if not spec.budget.is_set or spec.record is None:
+        return None
+    ledger = LedgerSpec(spec.record.work, spec.budget.max_cost, spec.budget.max_tokens_total)
+    return BudgetPlace(ledger=ledger, stop=spec.record.stop, max_output=output_bound(model) or 0)

@@ -1,0 +1,198 @@
+"""The flags of the command line, by the panels of its help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import rich_click as click
+
+from beam_batch.errors import OptionsError
+from beam_batch.options import INPUT_FORMATS, PriceSpec, parse_price
+
+Command = Callable[..., None]
+
+
+def parallel(_context: Any, _option: Any, value: str) -> int | None:
+    """Read a number of requests in flight, or auto."""
+    if value == "auto":
+        return None
+    try:
+        return int(value)
+    except ValueError:
+        raise OptionsError(f"--parallel must be auto or a whole number, got {value!r}.") from None
+
+
+def price(_context: Any, _option: Any, value: str | None) -> PriceSpec | None:
+    """Read a price."""
+    return parse_price(value) if value else None
+
+
+INPUT = (
+    click.option(
+        "--input",
+        "-i",
+        required=True,
+        multiple=True,
+        help="Rows: a JSONL, JSON, CSV, TSV, Parquet or Arrow file, a folder, a glob, hf://, "
+        "s3://, gs://, az://, https://, or - for stdin. May be repeated.",
+    ),
+    click.option(
+        "--input-format",
+        type=click.Choice(INPUT_FORMATS),
+        help="Format, where the suffix does not say it.",
+    ),
+    click.option("--encoding", default="utf-8", show_default=True, help="Encoding of text."),
+    click.option("--csv-delimiter", help="Between cells. [default: a comma, in .tsv a tab]"),
+    click.option("--csv-quote", default='"', show_default=True, help="Around cells; '' for none."),
+    click.option("--sql", help="SELECT over the view input: its result is the input."),
+    click.option("--where", help="Condition in SQL, short for SELECT * FROM input WHERE."),
+    click.option("--ids", help="File with the ids to work on, one a line."),
+    click.option("--id-field", help="Field that identifies a row. [default: the row number]"),
+    click.option("--offset", type=int, default=0, help="Skip this many rows first."),
+    click.option("--sample", type=int, help="Then take this many rows at random, in input order."),
+    click.option("--seed", type=int, default=0, help="Seed of --sample.", show_default=True),
+    click.option("--limit", type=int, help="Then stop after this many rows."),
+)
+MODEL = (
+    click.option(
+        "--model",
+        "-m",
+        required=True,
+        envvar="BEAM_BATCH_MODEL",
+        help="provider.model?option=value, such as responses.gpt-5.4-mini?reasoning=low. "
+        "Providers: responses, openai, generic, local, echo.",
+    ),
+    click.option("--prompt", "-p", help="Template as text: 'Classify: {{review}}'."),
+    click.option("--template", help="Template file. [default: the row as JSON]"),
+    click.option(
+        "--files-root", help="Folder below which rows may name images for {{image:field}}."
+    ),
+    click.option("--instruction", help="File with the system instruction."),
+    click.option("--schema", "--json-schema", "schema", help="JSON Schema file for the results."),
+    click.option("--schema-model", help="Pydantic model for the results: package.module:Class."),
+)
+OUTPUT = (
+    click.option("--output", "-o", required=True, help="Results, JSONL; DIR/ writes shards."),
+    click.option("--include-input/--no-include-input", help="Copy each row into its envelope."),
+    click.option("--error-output", help="Copy of the failed envelopes, JSONL."),
+    click.option("--telemetry-output", help="Time, tokens and attempts of each row, JSONL."),
+    click.option("--summary-output", help="Summary of the run, JSON."),
+    click.option(
+        "--final-summary/--no-final-summary", default=True, help="Print the summary on stdout."
+    ),
+)
+CALLING = (
+    click.option(
+        "--parallel",
+        callback=parallel,
+        default="auto",
+        show_default=True,
+        help="Requests in flight; auto finds out how many the provider takes.",
+    ),
+    click.option("--rpm", type=int, help="Requests a minute at most, over the whole run."),
+    click.option("--tpm", type=int, help="Tokens a minute at most, over the whole run."),
+    click.option(
+        "--max-attempts", type=int, default=6, show_default=True, help="Requests a row may cost."
+    ),
+    click.option(
+        "--retry-wait",
+        type=float,
+        default=0.5,
+        show_default=True,
+        help="First back-off in seconds; doubles, with jitter. Retry-After comes first.",
+    ),
+    click.option(
+        "--retry-max-wait", type=float, default=60.0, show_default=True, help="Longest back-off."
+    ),
+    click.option(
+        "--timeout",
+        type=float,
+        help="Seconds for one request. [default: 600; at service_tier=flex 900]",
+    ),
+    click.option("--row-deadline", type=float, help="Seconds for a row with all its attempts."),
+    click.option(
+        "--max-outage",
+        type=float,
+        default=900.0,
+        show_default=True,
+        help="Seconds that the provider may be down before the run stops.",
+    ),
+    click.option(
+        "--stall-timeout",
+        type=float,
+        default=120.0,
+        show_default=True,
+        help="Seconds between pieces of a stream.",
+    ),
+)
+REPAIR = (
+    click.option(
+        "--reask",
+        type=int,
+        default=0,
+        show_default=True,
+        help="Times to ask again where an answer does not satisfy the schema.",
+    ),
+    click.option("--fallback-model", help="Model that answers the rows which still fail."),
+    click.option(
+        "--flex-fallback",
+        is_flag=True,
+        help="Ask at the default tier where service_tier=flex has no capacity.",
+    ),
+)
+SPENDING = (
+    click.option(
+        "--price",
+        callback=price,
+        help="input=0.2,output=1.25,cached=0.02: US dollars per million tokens. "
+        "[default: list prices]",
+    ),
+    click.option("--max-cost", type=float, help="US dollars that it may cost; then exit 4."),
+    click.option("--max-tokens-total", type=int, help="Tokens that it may use; then exit 4."),
+)
+RUNNING = (
+    click.option("--resume", is_flag=True, help="Answer only the rows without a good answer."),
+    click.option(
+        "--overwrite",
+        is_flag=True,
+        help="Replace existing results; with --resume, keep their good answers.",
+    ),
+    click.option("--work-dir", help="Where unfinished work is kept. [default: .OUTPUT.batch]"),
+    click.option("--keep-temp/--no-keep-temp", help="Keep the work directory at the end."),
+    click.option("--max-errors", type=int, help="Stop, exit 3, once this many rows failed."),
+    click.option("--fail-on-error", is_flag=True, help="Exit 1 if any row failed."),
+    click.option("--progress/--no-progress", default=True, help="Show progress on stderr."),
+    click.option("--progress-every", type=int, help="Print a plain line every so many rows."),
+    click.option(
+        "--runner",
+        default="direct",
+        show_default=True,
+        help="direct, or a Beam runner by name; its own flags go after --.",
+    ),
+)
+PANELS = {
+    "Input": INPUT,
+    "Model and prompt": MODEL,
+    "Output": OUTPUT,
+    "Calling": CALLING,
+    "Repair": REPAIR,
+    "Spending": SPENDING,
+    "Running": RUNNING,
+}
+
+
+def options(**panels: tuple[Any, ...]) -> Callable[[Command], Command]:
+    """Add panels of options to a command, in the order given."""
+
+    def decorate(command: Command) -> Command:
+        for title, options in reversed(panels.items()):
+            known = len(getattr(command, "__click_params__", []))
+            for option in reversed(options):
+                command = option(command)
+            added = command.__click_params__[known:]  # type: ignore[attr-defined]
+            names = [parameter.name for parameter in reversed(added)]
+            command = click.option_panel(title, options=names)(command)
+        return command
+
+    return decorate

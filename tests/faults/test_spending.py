@@ -1,0 +1,166 @@
+"""Caps that hold, whatever happens; outages; deadlines."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes import Answer, ScriptedServer, completion
+from tests.support import beam_batch, environment, read_jsonl, write_jsonl
+
+PRICE = ("--price", "input=100,output=1000")
+"""US dollars per million tokens: dear, so that few rows reach a cap."""
+
+
+class PayingServer(ScriptedServer):
+    """Counts what it answered at the price above, also what is lost on the way."""
+
+    def __init__(self, seed: int, **options: Any) -> None:
+        super().__init__(self._pay, **options)
+        self._random = random.Random(seed)
+        self.paid_tokens = 0
+        self.paid_usd = 0.0
+
+    def _pay(self, number: int, body: dict[str, Any]) -> Answer:
+        luck = self._random.random()
+        if luck < 0.1:
+            return Answer(status=self._random.choice([429, 500, 503]))
+        words = self._random.randint(1, 40)
+        text = " ".join(["word"] * words)
+        usage = {"prompt_tokens": self._random.randint(5, 60), "completion_tokens": words}
+        usage["total_tokens"] = sum(usage.values())
+        self.paid_tokens += usage["total_tokens"]
+        self.paid_usd += usage["prompt_tokens"] * 1e-4 + usage["completion_tokens"] * 1e-3
+        if luck < 0.15:
+            return Answer(fault="drop")
+        if luck < 0.2:
+            return Answer(body=b"<html>lost on the way</html>")
+        whole = completion(body, Answer(text=text)) | {"usage": usage}
+        return Answer(body=json.dumps(whole).encode())
+
+
+def _run(folder: Path, server: ScriptedServer, *more: object) -> Any:
+    done = beam_batch(
+        "run", "-i", folder / "rows.jsonl", "-o", folder / "out.jsonl", "-p", "row {{n}}",
+        "-m", "generic.m?max_tokens=40", "--retry-wait", "0.01", "--no-final-summary",
+        "--summary-output", folder / "s.json", *more, env=environment(
+            GENERIC_BASE_URL=server.base_url
+        ),
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_cap_on_money_is_never_passed(tmp_path: Path, workers: int, seed: int) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", [{"n": n} for n in range(400)])
+    beam = ("--", f"--direct_num_workers={workers}")
+    with PayingServer(seed) as server:
+        done = _run(tmp_path, server, *PRICE, "--max-cost", "2.5", "--parallel", "64", *beam)
+        assert done.returncode == 4, done.stderr
+        assert "--max-cost 2.5" in done.stderr
+        assert "--max-cost" not in done.stderr.split("Go on with:")[1]
+        assert 1.0 < server.paid_usd <= 2.5
+        done = _run(
+            tmp_path, server, *PRICE, "--max-cost", "4", "--parallel", "64", "--resume", *beam
+        )
+        assert done.returncode == 4, done.stderr
+        assert 2.5 < server.paid_usd <= 4
+        done = _run(tmp_path, server, *PRICE, "--parallel", "64", "--resume", *beam)
+        assert done.returncode == 0, done.stderr
+    rows = read_jsonl(tmp_path / "out.jsonl")
+    assert [row["row_number"] for row in rows] == list(range(1, 401))
+
+
+def test_a_cap_on_tokens_is_never_passed(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", [{"n": n} for n in range(400)])
+    with PayingServer(3) as server:
+        done = _run(tmp_path, server, "--max-tokens-total", "30000", "--parallel", "32")
+    assert done.returncode == 4, done.stderr
+    assert 5_000 < server.paid_tokens <= 30_000
+
+
+def test_a_cap_that_nothing_reaches_does_not_disturb(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", [{"n": n} for n in range(50)])
+    with PayingServer(4) as server:
+        done = _run(tmp_path, server, *PRICE, "--max-cost", "500")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "model", "words"),
+    [
+        (("--max-cost", "5"), "gpt-5.4-mini", "add max_tokens"),
+        (("--max-cost", "5"), "generic.m?max_tokens=9", "price of generic.m?max_tokens=9 is unkno"),
+        (("--max-tokens-total", "5"), "gpt-5.4-mini?web_search=true&max_tokens=9", "web_search"),
+        (("--max-cost", "-1"), "echo", "--max-cost must be 0 or more"),
+        (("--reask", "1"), "echo", "--reask 1 needs --schema"),
+        (("--flex-fallback",), "echo", "needs service_tier=flex"),
+        (("--fallback-model", "nobody.m"), "echo", "--fallback-model nobody.m"),
+        (("--parallel", "many"), "echo", "--parallel must be auto or a whole number"),
+        (("--rpm", "0"), "echo", "--rpm must be 1 or more"),
+        (("--row-deadline", "0"), "echo", "--row-deadline must be more than 0 s"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_is_sent(
+    tmp_path: Path, flags: tuple[str, ...], model: str, words: str
+) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", [{"n": 1}])
+    done = beam_batch(
+        "run", "-i", tmp_path / "rows.jsonl", "-o", tmp_path / "out.jsonl", "-m", model, *flags,
+        env=environment(OPENAI_API_KEY="key-of-a-test"),
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_row_has_no_longer_than_its_deadline(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", [{"n": n} for n in range(3)])
+
+    def script(number: int, body: dict[str, Any]) -> Answer:
+        return Answer(fault="hang") if "row 1" in str(body) else Answer()
+
+    with ScriptedServer(script) as server:
+        done = _run(tmp_path, server, "--row-deadline", "1")
+    assert done.returncode == 0, done.stderr
+    rows = read_jsonl(tmp_path / "out.jsonl")
+    assert [row["ok"] for row in rows] == [True, False, True]
+    assert rows[1]["error"] == {
+        "type": "TimedOut", "message": "--row-deadline: no answer within 1 s"
+    }  # fmt: skip
+
+
+def test_an_outage_fails_no_row(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", [{"n": n} for n in range(300)])
+
+    def script(number: int, body: dict[str, Any]) -> Answer:
+        return Answer(status=503) if 50 < number <= 73 else Answer()
+
+    with ScriptedServer(script) as server:
+        done = _run(tmp_path, server, "--max-attempts", "3", "--parallel", "20")
+    assert done.returncode == 0, done.stderr
+    assert all(row["ok"] for row in read_jsonl(tmp_path / "out.jsonl"))
+
+
+def test_an_outage_that_lasts_stops_the_run_to_be_resumed(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", [{"n": n} for n in range(200)])
+
+    def script(number: int, body: dict[str, Any]) -> Answer:
+        return Answer(status=503) if number > 50 else Answer()
+
+    with ScriptedServer(script) as server:
+        done = _run(tmp_path, server, "--max-outage", "2", "--parallel", "20")
+    assert done.returncode == 1
+    assert "the provider has been down for" in done.stderr
+    with ScriptedServer() as server:
+        done = _run(tmp_path, server, "--resume")
+    assert done.returncode == 0, done.stderr
+    rows = read_jsonl(tmp_path / "out.jsonl")
+    assert len(rows) == 200
+    assert sum(not row["ok"] for row in rows) < 20
