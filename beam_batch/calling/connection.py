@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import socket
 
@@ -64,9 +65,10 @@ class Connection(asyncio.Protocol):
         self._opened.add(self)
         self.reusable = True
         sock = transport.get_extra_info("socket")  # a router may forget a connection that is silent
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if hasattr(socket, "TCP_KEEPIDLE"):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_SECONDS)
+        with contextlib.suppress(OSError):  # the server has closed already
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if hasattr(socket, "TCP_KEEPIDLE"):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_SECONDS)
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come."""

@@ -39,6 +39,7 @@ class HttpClient:
         timeouts: tuple[float, float],
     ) -> None:
         self._key = key
+        self._key_bytes = key.encode() if key else None
         self._total, self._stall = timeouts
         self._pool = _make_pool(base_url, headers)
 
@@ -79,8 +80,8 @@ class HttpClient:
 
     def _parse(self, data: bytes) -> Any:
         """Parse a body; a key that a server sends back gets no further than here."""
-        if self._key and (key := self._key.encode()) in data:
-            data = data.replace(key, b"***")
+        if self._key_bytes is not None and self._key_bytes in data:
+            data = data.replace(self._key_bytes, b"***")
         try:
             return jsonio.loads(data)
         except InvalidJSON as error:
