@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from typing import Any
 
 import orjson
 
 from beam_batch.errors import InvalidJSON
 
-_LONG_NUMBER = re.compile(rb"\d{19}")
+_DIGITS_ALIKE = bytes.maketrans(b"0123456789", b"0" * 10)
+_LONG_NUMBER = b"0" * 19
 DEEPEST = 100
 """Levels of nesting that a row or a reply may have: what carries it on (pickling) recurses."""
 RECORD_DEEPEST = DEEPEST + 10
@@ -28,7 +28,7 @@ def loads(data: bytes | str, deepest: int = DEEPEST) -> Any:
     raw = data.encode() if isinstance(data, str) else data
     try:
         value = orjson.loads(raw)  # strict; but integers beyond 64 bits lose digits
-        if _LONG_NUMBER.search(raw):
+        if _LONG_NUMBER in raw.translate(_DIGITS_ALIKE):  # a tenth of what a regex takes
             value = json.loads(raw)
         if raw.count(b"[") + raw.count(b"{") > deepest and _is_deep(value, deepest):
             raise InvalidJSON(f"nested deeper than {deepest} levels")
@@ -36,6 +36,18 @@ def loads(data: bytes | str, deepest: int = DEEPEST) -> Any:
     except UnicodeDecodeError as error:
         raise InvalidJSON(f"not UTF-8: {error}") from None
     except (ValueError, RecursionError) as error:
+        raise InvalidJSON(str(error)) from None
+
+
+def loads_own(data: bytes) -> Any:
+    """Parse JSON that we wrote ourselves, whose numbers and levels are known to be small.
+
+    Raises:
+        InvalidJSON: it was damaged.
+    """
+    try:
+        return orjson.loads(data)
+    except ValueError as error:
         raise InvalidJSON(str(error)) from None
 
 

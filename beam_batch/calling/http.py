@@ -1,25 +1,35 @@
-"""The lean HTTP path: one pool a worker, one POST an attempt, plain or streamed."""
+"""One POST an attempt, plain or streamed, and its answer as the provider's reader takes it."""
 
 from __future__ import annotations
 
-import asyncio
+import math
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
-from yarl import URL
-
 from beam_batch import jsonio
-from beam_batch.errors import ConnectionLost, InvalidJSON, InvalidResponse, TimedOut, first_line
-from beam_batch.providers.base import Provider, Request, to_error
+from beam_batch.calling.answers import Reader, Response
+from beam_batch.calling.events import EventParser
+from beam_batch.calling.http1 import Pool
+from beam_batch.calling.limits import LIMIT_HEADERS
+from beam_batch.errors import InvalidJSON, InvalidResponse, ProviderError, first_line
+from beam_batch.providers.base import Provider, Request, StreamReader, to_error
 
-CONNECT_TIMEOUT = 30.0
+if TYPE_CHECKING:
+    from beam_batch.calling.proxied import ProxiedPool
+
+
+SHORTEST_SECRET = 8
+"""Characters; a shorter key, such as the EMPTY that local servers are given, is a word that may
+stand in an answer.
+"""
+_LIMIT_FIELDS = frozenset(name.encode() for name in LIMIT_HEADERS)
 
 
 class Answer(NamedTuple):
-    """A 200 answer: parsed body, request id, seconds until its first text, headers."""
+    """A 200 answer: parsed body, request id, seconds until its first text, headers of limits."""
 
     body: Any
     request_id: str | None
@@ -37,25 +47,14 @@ class HttpClient:
         key: str | None,
         timeouts: tuple[float, float],
     ) -> None:
-        self._base_url = base_url
-        self._urls: dict[str, URL] = {}
-        self._key = key
-        total, stall = timeouts
-        self._plain = aiohttp.ClientTimeout(total=total, sock_connect=CONNECT_TIMEOUT)
-        self._streamed = aiohttp.ClientTimeout(
-            total=total, sock_connect=CONNECT_TIMEOUT, sock_read=stall
-        )
-        self._proxy = _proxy_for(base_url)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
-            headers=headers,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("Accept", "User-Agent", "Content-Type"),
-        )
+        self._key = key if key and len(key) >= SHORTEST_SECRET else None
+        self._key_bytes = self._key.encode() if self._key else None
+        self._total, self._stall = timeouts
+        self._pool = _make_pool(base_url, headers)
 
     async def close(self) -> None:
         """Close the pool."""
-        await self._session.close()
+        await self._pool.close()
 
     async def post(self, provider: Provider, request: Request) -> Answer:
         """Send one request, once.
@@ -64,69 +63,82 @@ class HttpClient:
             FatalReply: the provider refuses every request of this run.
             ProviderError: this attempt failed.
         """
+        body = jsonio.dumps(request.body)
+        stream = _Stream(provider.new_stream(), self._parse) if request.stream else None
         try:
-            return await self._post(provider, request)
-        except TimeoutError as error:
-            raise TimedOut(str(error) or "no answer within the time allowed") from None
-        except (aiohttp.ClientError, OSError) as error:
-            reason = str(error) or type(error).__name__
-            raise ConnectionLost(self._without_key(reason)) from None
-
-    async def _post(self, provider: Provider, request: Request) -> Answer:
-        started = time.monotonic()
-        async with self._session.post(
-            self._url(request.path),
-            data=jsonio.dumps(request.body),
-            timeout=self._streamed if request.stream else self._plain,
-            proxy=self._proxy,
-            allow_redirects=False,
-        ) as response:
-            if response.status != 200:
-                body = await response.read()
-                raise to_error(response.status, response.headers, body, self._key)
-            request_id = response.headers.get("x-request-id")
-            request_id = request_id and self._without_key(request_id)
-            if request.stream and "event-stream" in response.content_type:
-                return await self._read_stream(provider, response, request_id, started)
-            body = await response.read()
-            return Answer(self._parse(body), request_id, None, response.headers)
-
-    def _url(self, path: str) -> URL:
-        """Return the URL of a path; parsed once, for there are few."""
-        found = self._urls.get(path)
-        if found is None:
-            found = self._urls[path] = URL(self._base_url + path)
-        return found
-
-    async def _read_stream(
-        self,
-        provider: Provider,
-        response: aiohttp.ClientResponse,
-        request_id: str | None,
-        started: float,
-    ) -> Answer:
-        reader = provider.new_stream()
-        first: float | None = None
-        async for event in _events(response.content):
-            data = self._parse(event)
-            if not isinstance(data, dict):
-                raise InvalidResponse(f"an event of the stream is no object: {data!s:.120}")
-            if shaped("the stream", reader.feed, data) and first is None:
-                first = time.monotonic() - started
-        return Answer(shaped("the stream", reader.result), request_id, first, response.headers)
+            response = await self._pool.post(
+                request.path,
+                body,
+                total=self._total,
+                stall=math.inf if stream is None else self._stall,
+                choose=None if stream is None else stream.choose,
+            )
+        except ProviderError as error:
+            error.args = (self._without_key(str(error)),)
+            raise
+        if response.status != 200:
+            raise to_error(response.status, response.headers, response.body, self._key)
+        request_id = response.header("x-request-id")
+        request_id = request_id and self._without_key(request_id)
+        if stream is not None and stream.chosen:
+            return Answer(stream.result(), request_id, stream.first_text, _limit_headers(response))
+        return Answer(self._parse(response.body), request_id, None, _limit_headers(response))
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
 
     def _parse(self, data: bytes) -> Any:
         """Parse a body; a key that a server sends back gets no further than here."""
-        if self._key and (key := self._key.encode()) in data:
-            data = data.replace(key, b"***")
+        if self._key_bytes is not None and self._key_bytes in data:
+            data = data.replace(self._key_bytes, b"***")
         try:
             return jsonio.loads(data)
         except InvalidJSON as error:
             start = data[:120].decode("utf-8", "replace")
             raise InvalidResponse(f"the body is not usable JSON: {error}: {start!r}") from None
+
+
+def _limit_headers(response: Response) -> Mapping[str, str] | None:
+    """Return the headers where they name limits."""
+    return None if _LIMIT_FIELDS.isdisjoint(response.fields) else response.headers
+
+
+class _Stream:
+    """Reads a streamed answer while it arrives.
+
+    Attributes:
+        chosen: whether the answer was a stream.
+        first_text: seconds from sending to the first text, or None where there was none.
+    """
+
+    def __init__(self, reader: StreamReader, parse: Callable[[bytes], Any]) -> None:
+        self._reader = reader
+        self._parse = parse
+        self._events = EventParser()
+        self._started = time.monotonic()
+        self.chosen = False
+        self.first_text: float | None = None
+
+    def choose(self, head: Response) -> Reader | None:
+        """Read the answer, if it is a stream."""
+        self.chosen = head.status == 200 and "event-stream" in (head.header("content-type") or "")
+        return self._read if self.chosen else None
+
+    def result(self) -> Any:
+        """Return what the events add up to."""
+        self._feed(self._events.end())
+        return shaped("the stream", self._reader.result)
+
+    def _read(self, piece: bytes) -> None:
+        self._feed(self._events.feed(piece))
+
+    def _feed(self, events: list[bytes]) -> None:
+        for event in events:
+            data = self._parse(event)
+            if not isinstance(data, dict):
+                raise InvalidResponse(f"an event of the stream is no object: {data!s:.120}")
+            if shaped("the stream", self._reader.feed, data) and self.first_text is None:
+                self.first_text = time.monotonic() - self._started
 
 
 def shaped(what: str, read: Callable[..., Any], *args: Any) -> Any:
@@ -143,32 +155,18 @@ def shaped(what: str, read: Callable[..., Any], *args: Any) -> Any:
         ) from None
 
 
-async def _events(stream: asyncio.StreamReader | aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """Yield the data of server-sent events (https://html.spec.whatwg.org, section 9.2)."""
-    data: list[bytes] = []
-    buffer = b""
-    async for chunk in stream.iter_any():  # type: ignore[union-attr]
-        buffer += chunk
-        *lines, buffer = buffer.split(b"\n")
-        for line in lines:
-            line = line.rstrip(b"\r")
-            if line.startswith(b"data:"):
-                data.append(line[5:].removeprefix(b" "))
-            elif not line and data:
-                event = b"\n".join(data)
-                data = []
-                if event.strip() != b"[DONE]":
-                    yield event
-    if buffer.startswith(b"data:"):
-        data.append(buffer.rstrip(b"\r")[5:].removeprefix(b" "))
-    if data and b"\n".join(data).strip() != b"[DONE]":  # the last event, without its blank line
-        yield b"\n".join(data)
+def _make_pool(base_url: str, headers: Mapping[str, str]) -> Pool | ProxiedPool:
+    """Return a pool; one that goes through a proxy where the environment names one."""
+    proxy = _proxy_for(base_url)
+    if proxy is None:
+        return Pool(base_url, headers)
+    from beam_batch.calling.proxied import ProxiedPool
+
+    return ProxiedPool(base_url, headers, proxy)
 
 
 def _proxy_for(base_url: str) -> str | None:
     """Find the proxy of the environment (HTTPS_PROXY, NO_PROXY), once instead of a request."""
-    from urllib.parse import urlsplit
-
     parts = urlsplit(base_url)
     if not parts.hostname or proxy_bypass(parts.hostname):
         return None

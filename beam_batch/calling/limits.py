@@ -29,6 +29,8 @@ _ANTHROPIC = (  # docs.claude.com/en/api/rate-limits
     "anthropic-ratelimit-tokens-limit",
     "anthropic-ratelimit-tokens-remaining",
 )
+LIMIT_HEADERS = (_NAMES[0], _NAMES[2], _ANTHROPIC[0], _ANTHROPIC[2])
+"""Headers that name a limit, in lower case."""
 _RESET = "x-ratelimit-reset-requests"
 
 

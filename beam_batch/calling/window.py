@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -100,8 +101,10 @@ class Window:
             ready.set_exception(error)
             return
         watcher = asyncio.create_task(self._watch())
+        gc.freeze()  # what is there now is there to the end: not to be looked through every time
         ready.set_result(None)
         await self._closing.wait()
+        gc.unfreeze()
         watcher.cancel()
         for task in self._tasks:
             task.cancel()

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from array import array
-from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from beam_batch import jsonio
 from beam_batch.errors import BatchError
 from beam_batch.outputs import parts
+from beam_batch.outputs.ordering import in_order
+from beam_batch.outputs.parts import Found
 from beam_batch.outputs.summary import Tally
 from beam_batch.outputs.workdir import WorkDir, sync_folder, write_atomically
 
@@ -57,15 +58,6 @@ class OutputChanged(BatchError):
     """A file that a run adds to was changed meanwhile; nothing was committed."""
 
 
-class _Found(NamedTuple):
-    """One outcome in the part files of a shard."""
-
-    row_number: int
-    ok: bool
-    session: int
-    line: bytes
-
-
 def commit(spec: CommitSpec) -> dict[str, Any]:
     """Write the final files and return the counts of the run.
 
@@ -78,7 +70,7 @@ def commit(spec: CommitSpec) -> dict[str, Any]:
         sinks = _Sinks(spec, stack)
         for shard, rows in enumerate(spec.rows):
             sinks.begin_shard(shard)
-            _commit_shard(_ordered(files.get(shard, []), counts), sinks, counts)
+            _commit_shard(in_order(files.get(shard, [])), sinks, counts)
             if counts.in_shard != rows:
                 missing = rows - counts.in_shard
                 raise IncompleteRun(f"{missing} of {rows} rows of shard {shard} have no outcome")
@@ -110,82 +102,32 @@ class _Counts:
         }
 
 
-def _ordered(paths: list[Path], counts: _Counts) -> Iterator[_Found]:
-    """Yield a shard's outcomes by row number; of one row the best last (answered, then newest)."""
-    import numpy as np
-
-    columns = [array("q") for _ in range(5)]
-    names = [parts.PartName.parse(path) for path in paths]
-    for file, path in enumerate(paths):
-        for entry in parts.scan(path):
-            if entry is None:
-                counts.torn += 1
-                continue
-            values = (entry.row_number, entry.ok * 1_000_000 + names[file].session, file)
-            for column, value in zip(columns, (*values, entry.offset, entry.length), strict=True):
-                column.append(value)
-    row, rank, file_of, offset, length = (np.frombuffer(c, dtype=np.int64) for c in columns)
-    with _Handles() as handles:
-        for i in np.lexsort((rank, row)):
-            handle = handles.open(paths[file_of[i]])
-            handle.seek(offset[i])
-            session = names[file_of[i]].session
-            yield _Found(int(row[i]), rank[i] >= 1_000_000, session, handle.read(length[i]))
-
-
-class _Handles:
-    """Files open for reading, a few of them at a time; use as a context manager."""
-
-    def __init__(self) -> None:
-        self._open: OrderedDict[Path, IO[bytes]] = OrderedDict()
-
-    def __enter__(self) -> _Handles:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._open.values():
-            handle.close()
-
-    def open(self, path: Path) -> IO[bytes]:
-        """Return a file, opened at first use or again."""
-        if path in self._open:
-            self._open.move_to_end(path)
-            return self._open[path]
-        if len(self._open) >= parts.OPEN_FILES:
-            self._open.popitem(last=False)[1].close()
-        self._open[path] = path.open("rb")
-        return self._open[path]
-
-
-def _commit_shard(found: Iterator[_Found], sinks: _Sinks, counts: _Counts) -> None:
-    best: _Found | None = None
+def _commit_shard(found: Iterable[Found | None], sinks: _Sinks, counts: _Counts) -> None:
+    best: Found | None = None
     for item in found:
+        if item is None:
+            counts.torn += 1
+            continue
         if best is not None and best.row_number != item.row_number:
             _commit_row(best, sinks, counts)
-        _commit_telemetry(item, sinks, counts)
+        if item.session != parts.KEPT_SESSION:
+            counts.tally.add(jsonio.loads_own(item.telemetry))
+            sinks.telemetry(item.telemetry)
         best = item
     if best is not None:
         _commit_row(best, sinks, counts)
 
 
-def _commit_telemetry(item: _Found, sinks: _Sinks, counts: _Counts) -> None:
-    if item.session != parts.KEPT_SESSION:
-        telemetry = parts.telemetry_bytes(item.line)
-        counts.tally.add(jsonio.loads(telemetry))
-        sinks.telemetry(telemetry)
-
-
-def _commit_row(item: _Found, sinks: _Sinks, counts: _Counts) -> None:
+def _commit_row(item: Found, sinks: _Sinks, counts: _Counts) -> None:
     counts.in_shard += 1
-    envelope = parts.envelope_bytes(item.line)
-    if item.ok and item.session != counts.session:
-        counts.skipped += 1
-    elif item.ok:
-        counts.ok += 1
-    else:
+    if not item.ok:
         counts.failed += 1
-        counts.errors[parts.error_type(envelope)] += 1
-    sinks.envelope(envelope, item)
+        counts.errors[parts.error_type(item.envelope)] += 1
+    elif item.session != counts.session:
+        counts.skipped += 1
+    else:
+        counts.ok += 1
+    sinks.envelope(item)
 
 
 class _Sinks:
@@ -229,13 +171,13 @@ class _Sinks:
             name = f"part-{shard:05d}-of-{len(self._spec.rows):05d}.jsonl"
             self._output = (self._next / name).open("wb")
 
-    def envelope(self, data: bytes, item: _Found) -> None:
+    def envelope(self, item: Found) -> None:
         """Write a row's envelope, and its copy in the error file."""
         kept = item.session == parts.KEPT_SESSION
         if self._output is not None and not (kept and self._spec.mode == APPEND):
-            self._output.write(data + b"\n")
+            self._output.write(item.envelope + b"\n")
         if self._errors is not None and not item.ok:
-            self._errors.write(data + b"\n")
+            self._errors.write(item.envelope + b"\n")
 
     def telemetry(self, data: bytes) -> None:
         """Write one telemetry record."""

@@ -57,24 +57,46 @@ def scan(path: Path) -> Iterator[Entry | None]:
             offset += len(line)
 
 
-def envelope_bytes(line: bytes) -> bytes:
-    """Cut the envelope out of a line."""
+class Found(NamedTuple):
+    """One outcome out of a part file; of one row the best sorts last (answered, then newest).
+
+    Attributes:
+        place: its number among those that were read.
+        envelope, telemetry: as they were written.
+    """
+
+    row_number: int
+    ok: bool
+    session: int
+    place: int
+    envelope: bytes
+    telemetry: bytes
+
+
+def decode(line: bytes, session: int, place: int = 0) -> Found | None:
+    """Take a line apart without parsing what it holds; None for a torn one."""
     match = _HEAD.match(line)
-    assert match is not None
-    return line[match.end() : match.end() + int(match[3])]
+    if match is None or not line.endswith(b"}\n"):
+        return None
+    row_number, ok, size = match.groups()
+    start = match.end()
+    end = start + int(size)
+    telemetry = line[end + len(_MIDDLE) : -2]
+    return Found(int(row_number), ok == b"true", session, place, line[start:end], telemetry)
+
+
+def read(path: Path, first: int = 0) -> Iterator[Found | None]:
+    """Read the outcomes of a part file, with places from `first`; None stands for a torn line."""
+    session = PartName.parse(path).session
+    with path.open("rb") as file:
+        for place, line in enumerate(file, first):
+            yield decode(line, session, place)
 
 
 def error_type(envelope: bytes) -> str:
     """Return the type of a failed envelope's error, without parsing what it holds."""
     match = _ERROR_TYPE.search(envelope)
     return match[1].decode() if match else "Unknown"
-
-
-def telemetry_bytes(line: bytes) -> bytes:
-    """Cut the telemetry out of a line."""
-    match = _HEAD.match(line)
-    assert match is not None
-    return line[match.end() + int(match[3]) + len(_MIDDLE) : -2]
 
 
 class PartName(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,19 +19,21 @@ class Distribution:
     """
 
     def __init__(self) -> None:
-        self._counts: Counter[int] = Counter()
+        self._counts: defaultdict[int, int] = defaultdict(int)
         self._sum = 0.0
 
     def add(self, value: float) -> None:
         """Count one value."""
         tenths = round(value * 10)
-        step = 10 ** (len(str(tenths)) - 4) if tenths >= EXACT_TENTHS else 1
-        self._counts[round(tenths / step) * step] += 1
+        if tenths >= EXACT_TENTHS:
+            step = 10 ** (len(str(tenths)) - 4)
+            tenths = round(tenths / step) * step
+        self._counts[tenths] += 1
         self._sum += value
 
     def as_dict(self) -> dict[str, float | int]:
         """Return count, min, mean, median, p95 and max; only the count where it is 0."""
-        count = self._counts.total()
+        count = sum(self._counts.values())
         if not count:
             return {"count": 0}
         ordered = sorted(self._counts)
@@ -68,8 +70,9 @@ class Tally:
     def add(self, telemetry: dict[str, Any]) -> None:
         """Count one record."""
         self.attempts += telemetry.get("attempts") or 0
+        timing = telemetry["timing"]
         for name, key in TIMINGS.items():
-            if (value := telemetry["timing"].get(key)) is not None:
+            if (value := timing.get(key)) is not None:
                 self.timing[name].add(value)
         turn = telemetry["usage"].get("turn")
         if turn:

@@ -6,13 +6,14 @@ import os
 import random
 import signal
 import subprocess
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fakes import ScriptedServer
+from tests.fakes import Answer, ScriptedServer
 from tests.support import (
     beam_batch,
     environment,
@@ -276,11 +277,18 @@ def test_a_sigterm_while_planning_leaves_nothing(folder: Path) -> None:
 
 
 def test_a_second_run_on_the_same_work_directory_is_refused(folder: Path) -> None:
-    with ScriptedServer(delay=0.05) as server:
+    refused = threading.Event()
+
+    def script(number: int, body: dict[str, Any]) -> Answer:
+        refused.wait(120)
+        return Answer()
+
+    with ScriptedServer(script) as server:
         env = environment(GENERIC_BASE_URL=server.base_url)
         first = start(*_arguments(folder, "out.jsonl"), env=env)
         wait_until(lambda: server.requests >= 1, first)
         second = beam_batch(*_arguments(folder, "out.jsonl", "--resume"), env=env)
+        refused.set()
         first.communicate(timeout=120)
     assert second.returncode == 2
     assert "another run is using it" in second.stderr

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_batch.outputs import parts, prior
+from beam_batch.outputs import ordering, parts, prior
 from beam_batch.outputs.commit import APPEND, NEW, CommitSpec, IncompleteRun, commit
 from beam_batch.outputs.summary import Distribution
 from beam_batch.outputs.workdir import StopFlag, WorkDir
@@ -53,8 +53,11 @@ def test_an_outcome_comes_back_from_its_line(text: str, number: int, ok: bool) -
     outcome = _outcome(number, ok, text)
     line = parts.encode(outcome)
     assert line.count(b"\n") == 1
-    assert json.loads(parts.envelope_bytes(line)) == outcome.envelope
-    assert json.loads(parts.telemetry_bytes(line)) == outcome.telemetry
+    found = parts.decode(line, 1)
+    assert found is not None
+    assert (found.row_number, found.ok) == (number, ok)
+    assert json.loads(found.envelope) == outcome.envelope
+    assert json.loads(found.telemetry) == outcome.telemetry
 
 
 @pytest.mark.parametrize("cut", [1, 2, 10, 100])
@@ -76,7 +79,11 @@ def test_a_writer_keeps_few_files_open_and_loses_nothing(work: WorkDir) -> None:
     assert {len(parts.finished_rows(p, 9)) for p in parts.by_shard(work.parts).values()} == {3}
 
 
-def test_of_several_outcomes_the_answer_wins_then_the_newest(work: WorkDir) -> None:
+@pytest.mark.parametrize("in_memory", [0, ordering.IN_MEMORY], ids=["sought", "read-whole"])
+def test_of_several_outcomes_the_answer_wins_then_the_newest(
+    work: WorkDir, in_memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ordering, "IN_MEMORY", in_memory)
     _write(work, 1, _outcome(2, False, "old"), _outcome(1, text="first"), _outcome(3, False, "a"))
     _write(work, 2, _outcome(2, text="new"), _outcome(1, False, "late"), _outcome(3, False, "b"))
     counts = commit(_spec(work, (3,), session=2))
@@ -86,6 +93,22 @@ def test_of_several_outcomes_the_answer_wins_then_the_newest(work: WorkDir) -> N
     assert (counts["ok_rows"], counts["skipped_rows"], counts["failed_rows"]) == (1, 1, 1)
     assert counts["errors"] == {"Truncated": 1}
     assert counts["requests"] == 6
+
+
+def test_a_large_shard_is_ordered_like_a_small_one(
+    work: WorkDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = [n * 37 % 101 for n in range(1, 101)]
+    for session in (1, 2, 3):
+        some = [_outcome(n, n % 3 > 0, f"{session}-{n}") for n in numbers if n % session == 0]
+        path = _write(work, session, *some, *some[:5])
+        path.write_bytes(path.read_bytes() + b'{"row_number":7,"ok":tr')
+    paths = parts.by_shard(work.parts)[0]
+    small = list(ordering.in_order(paths))
+    monkeypatch.setattr(ordering, "IN_MEMORY", 0)
+    large = list(ordering.in_order(paths))
+    assert small.count(None) == large.count(None) == 3
+    assert [item._replace(place=0) for item in small if item] == [i for i in large if i]
 
 
 def test_nothing_is_committed_where_a_row_has_no_outcome(work: WorkDir) -> None:
