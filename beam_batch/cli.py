@@ -112,7 +112,7 @@ CALLING = (
         type=float,
         default=120.0,
         show_default=True,
-        help="Seconds between pieces of a stream (transport=sse).",
+        help="Seconds between pieces of a stream (transport=sse or websocket).",
     ),
 )
 RUNNING = (

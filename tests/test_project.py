@@ -120,7 +120,7 @@ def test_every_model_option_is_in_the_readme() -> None:
 def test_the_command_line_imports_neither_beam_nor_a_client() -> None:
     code = (
         "import sys, beam_batch.cli; "
-        "print([m for m in ('apache_beam', 'aiohttp', 'pyarrow', 'openai', 'jsonschema_rs') "
+        "print([m for m in ('apache_beam', 'aiohttp', 'websockets', 'pyarrow', 'openai', 'jsonschema_rs') "
         "if m in sys.modules])"
     )
     done = subprocess.run(

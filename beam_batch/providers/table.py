@@ -73,6 +73,7 @@ _THINKING = {
 }
 _TIER = {"service_tier": _choice("auto", "default", "flex", "priority", "fast")}
 _TRANSPORT = {"transport": _choice("auto", "http", "sse")}
+_SOCKETS = {"transport": _choice("auto", "http", "sse", "websocket", ws="websocket")}
 
 
 class ProviderInfo(NamedTuple):
@@ -84,6 +85,7 @@ class ProviderInfo(NamedTuple):
         key_env: variable of the key; `key_required` says whether it must be set.
         format: the wire format: responses, chat, anthropic, google or echo.
         key_header: header that carries the key; Authorization carries it as a bearer.
+        prefers_websocket: whether transport=auto tries a WebSocket before HTTP.
     """
 
     options: Mapping[str, Option]
@@ -93,6 +95,7 @@ class ProviderInfo(NamedTuple):
     key_required: bool = False
     format: str = "chat"
     key_header: str = "Authorization"
+    prefers_websocket: bool = False
 
 
 _OPENAI_URL = ("OPENAI_BASE_URL", "https://api.openai.com/v1", "OPENAI_API_KEY", True)
@@ -111,9 +114,10 @@ def _compatible(name: str, url: str, key_env: str | None = None) -> ProviderInfo
 
 PROVIDERS: dict[str, ProviderInfo] = {
     "responses": ProviderInfo(
-        _SAMPLING | _THINKING | _TIER | _TRANSPORT | _SEARCH,
+        _SAMPLING | _THINKING | _TIER | _SOCKETS | _SEARCH,
         *_OPENAI_URL,
         format="responses",
+        prefers_websocket=True,
     ),
     "openai": ProviderInfo(_SAMPLING | _PENALTIES | _THINKING | _TIER | _TRANSPORT, *_OPENAI_URL),
     "generic": ProviderInfo(
@@ -166,15 +170,16 @@ PROVIDERS: dict[str, ProviderInfo] = {
         key_header="x-goog-api-key",
     ),
     "xai": ProviderInfo(
-        _SAMPLING | _THINKING | _TRANSPORT | _SEARCH,
+        _SAMPLING | _THINKING | _SOCKETS | _SEARCH,
         "XAI_BASE_URL",
         "https://api.x.ai/v1",
         "XAI_API_KEY",
         key_required=True,
         format="responses",
+        prefers_websocket=True,
     ),
     "openresponses": ProviderInfo(
-        _SAMPLING | _THINKING | _TIER | _TRANSPORT | _SEARCH,
+        _SAMPLING | _THINKING | _TIER | _SOCKETS | _SEARCH,
         "OPENRESPONSES_BASE_URL",
         "http://localhost:8080/v1",
         "OPENRESPONSES_API_KEY",
