@@ -1,6 +1,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PRISM := build/bin/prism
+AIMOCK := build/aimock/node_modules/.bin/llmock
+HAS_NPM := $(shell command -v npm)
 REVIEWS := templates/reviews
 
 .PHONY: run test lint check portable bench bench-inputs clean
@@ -23,6 +25,10 @@ REVIEWS := templates/reviews
 	.venv-llmock/bin/pip install --quiet 'llmock>=0.2.2,<0.3'
 	touch $@
 
+# aimock stands for the Responses API over WebSockets; its tests are skipped where there is no npm.
+$(AIMOCK):
+	npm install --silent --prefix build/aimock @copilotkit/aimock@1.43.0
+
 $(PRISM):
 	mkdir -p build/bin
 	GOBIN=$(CURDIR)/build/bin go install github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0
@@ -38,8 +44,10 @@ run: .venv/ready
 		--id-field id --model local.smollm2 --overwrite --fail-on-error --no-final-summary
 	cat build/review-results.jsonl
 
-test: .venv/ready-test .venv-llmock/ready
-	BEAM_BATCH_LLMOCK=$(CURDIR)/.venv-llmock/bin/llmock $(BIN)/python -m pytest -n 2 --ignore tests/portable
+test: .venv/ready-test .venv-llmock/ready $(if $(HAS_NPM),$(AIMOCK))
+	BEAM_BATCH_LLMOCK=$(CURDIR)/.venv-llmock/bin/llmock \
+		BEAM_BATCH_AIMOCK=$(if $(HAS_NPM),$(CURDIR)/$(AIMOCK)) \
+		$(BIN)/python -m pytest -n 2 --ignore tests/portable
 
 lint: .venv/ready-test
 	$(BIN)/ruff format --check .
