@@ -48,6 +48,7 @@ setup(
             "pytest>=9,<10",
             "pytest-xdist>=3.8,<4",
             "s3fs>=2025.3",
+            "trustme>=1.2,<2",
         ],
         "dev": ["mypy>=1.18", "ruff>=0.14"],
     },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -110,9 +111,11 @@ class LoopbackServer:
 
     Attributes:
         url: where, without a trailing slash; '' until it serves.
+        tls: makes it serve https, where it is set before it starts.
     """
 
     route = ("*", "/{path:.*}")
+    tls: ssl.SSLContext | None = None
 
     def __init__(self) -> None:
         self.url = ""
@@ -140,9 +143,11 @@ class LoopbackServer:
         app.router.add_route(*self.route, self._handle)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self.tls)
         await site.start()
-        self.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
+        self.url = (
+            f"http{'s' if self.tls else ''}://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
+        )
         self._ready.set()
         await self._end.wait()
         await runner.cleanup()
@@ -219,7 +224,7 @@ class ScriptedServer(LoopbackServer):
         if self._upgrade == 0:
             request.transport.abort()
         if self._upgrade != 101:
-            key = request.headers.get("Authorization", "")
+            key = request.headers["Authorization"].removeprefix("Bearer ")
             headers = {"Location": f"{self.url}/elsewhere"} if self._upgrade // 100 == 3 else {}
             body = error_body(f"no WebSocket for {key}")
             return web.Response(status=self._upgrade, body=body, headers=headers)

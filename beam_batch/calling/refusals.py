@@ -71,7 +71,7 @@ def handshake_refused(error: WebSocketException, key: str | None) -> HandshakeRe
     return HandshakeRefused(status, said)
 
 
-def frame_error(event: dict[str, Any], key: str | None) -> BatchError:
+def frame_error(event: dict[str, Any]) -> BatchError:
     """Name what an `error` event means: the same as the answer of that status over HTTP.
 
     Its fields are in `error`, or beside `type` where there is none. Sources:
@@ -84,14 +84,14 @@ def frame_error(event: dict[str, Any], key: str | None) -> BatchError:
     if not isinstance(error, dict):
         error = {name: event[name] for name in ("code", "message", "param") if name in event}
     if error.get("code") == "websocket_connection_limit_reached":
-        message = redact(str(error.get("message") or error["code"]), key)
+        message = redact(str(error.get("message") or error["code"]), None)
         return ServerError(f"the socket is too old: {message}")
-    headers = {} if (found := event.get("headers")) is None else found
+    headers = event.get("headers")
     known = {str(n): str(v) for n, v in headers.items()} if isinstance(headers, dict) else {}
     wait = error.get("retry_after", event.get("retry_after"))
     if wait is not None:
         known["Retry-After"] = str(wait)
-    return to_error(_status(event, error), known, jsonio.dumps({"error": error}), key)
+    return to_error(_status(event, error), known, jsonio.dumps({"error": error}), None)
 
 
 def _status(event: Mapping[str, Any], error: Mapping[str, Any]) -> int:

@@ -32,8 +32,6 @@ PING_INTERVAL, PING_TIMEOUT = 30.0, 60.0
 CLOSE_TIMEOUT = 1.0
 """Seconds to wait for a server's part in closing a socket."""
 _ENDS = frozenset(("response.completed", "response.incomplete", "response.failed"))
-_NOT_SENT = frozenset(("stream", "background"))
-"""Fields of a request's body that a WebSocket does not take (same source)."""
 _SILENT = logging.Logger("beam_batch.websocket", logging.CRITICAL + 1)  # a log would show the key
 
 
@@ -65,7 +63,7 @@ class WebSocketClient:
         self, base_url: str, headers: Mapping[str, str], key: str | None, limits: Limits
     ) -> None:
         self._base_url = "ws" + base_url.removeprefix("http")
-        self._headers = {n: v for n, v in headers.items() if n not in ("Content-Type",)}
+        self._headers = {name: v for name, v in headers.items() if name != "Content-Type"}
         self._key = key
         self._limits = limits
         self._proxy = _proxy_for(base_url)
@@ -154,16 +152,15 @@ class WebSocketClient:
     async def _exchange(
         self, socket: _Socket, provider: Provider, request: Request, started: float
     ) -> Answer:
-        body = {name: value for name, value in request.body.items() if name not in _NOT_SENT}
         reader = provider.new_stream()
         first: float | None = None
         try:
-            message = jsonio.dumps({"type": "response.create", **body})
+            message = jsonio.dumps({"type": "response.create", **request.body})
             await socket.connection.send(message, text=True)
             while True:
                 event = self._parse(await self._receive(socket))
                 if event.get("type") == "error":
-                    raise frame_error(event, self._key)
+                    raise frame_error(event)
                 is_last = socket.is_last(event)
                 if shaped("the stream", reader.feed, event) and first is None:
                     first = time.monotonic() - started

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from beam_batch.calling.refusals import frame_error
 from beam_batch.calling.transport import (
@@ -32,7 +35,7 @@ from beam_batch.errors import (
     TimedOut,
 )
 from beam_batch.providers import make_provider, resolve_model
-from tests.fakes import Answer, Script, ScriptedServer, completion, error_body, prompt_of
+from tests.fakes import Answer, Script, ScriptedServer, completion, error_body
 from tests.support import wait_until
 
 KEY = "CANARYKEY4711"
@@ -112,17 +115,17 @@ def test_one_socket_carries_one_answer_after_another() -> None:
     }  # fmt: skip
 
 
-def test_each_request_in_flight_has_a_socket_of_its_own_and_sockets_are_kept() -> None:
+def test_each_request_in_flight_has_a_socket_and_the_last_used_is_used_first() -> None:
     async def main(server: ScriptedServer) -> None:
         prompts = [str(number) for number in range(5)]
         async with _transport(server.base_url) as (send, _):
             for _ in range(3):
                 assert await asyncio.gather(*map(send, prompts)) == prompts
-            assert await send("alone") == "alone"
+            assert [await send("alone") for _ in range(3)] == ["alone"] * 3
 
     with ScriptedServer(upgrade=101, delay=0.01) as server:
         asyncio.run(main(server))
-    assert sorted(server.sockets) == [3, 3, 3, 3, 4]
+    assert sorted(server.sockets) == [3, 3, 3, 3, 6]
 
 
 def test_the_first_text_is_timed() -> None:
@@ -207,7 +210,7 @@ def test_a_fault_has_a_name_and_its_socket_is_not_used_again(
 def test_an_error_frame_means_what_its_status_or_code_means_over_http(
     frame: dict[str, Any], kind: type[BatchError], words: str
 ) -> None:
-    error = frame_error({"type": "error", **frame}, None)
+    error = frame_error({"type": "error", **frame})
     assert type(error) is kind
     assert words in str(error)
 
@@ -221,7 +224,7 @@ def test_an_error_frame_means_what_its_status_or_code_means_over_http(
     ],
 )
 def test_an_error_frame_says_how_long_to_wait(frame: dict[str, Any]) -> None:
-    error = frame_error(frame, None)
+    error = frame_error(frame)
     assert isinstance(error, ProviderError)
     assert error.retry_after == 3
 
@@ -492,7 +495,21 @@ def test_sockets_go_through_the_proxy_of_the_environment(monkeypatch: pytest.Mon
     assert asked == [b"CONNECT provider.test:80 HTTP/1.1\r\n"]
 
 
-def test_a_script_gets_the_prompt_of_a_socket_as_that_of_a_post() -> None:
-    with ScriptedServer(upgrade=101) as server:
-        _ask(server, "hello")
-    assert prompt_of(server.bodies[0]) == "hello"
+@pytest.mark.parametrize("known", [True, False])
+def test_sockets_to_https_are_encrypted_and_the_certificate_is_checked(
+    known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    (authority if known else trustme.CA()).cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    server = ScriptedServer(upgrade=101)
+    server.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(server.tls)
+    with server:
+        said = _ask(server, "a", "b")
+    if known:
+        assert said == ["a", "b"]
+        assert server.sockets == [2]
+    else:
+        assert [type(error) for error in said] == [ConnectionLost] * 2
+        assert server.requests == 0
