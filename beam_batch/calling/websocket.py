@@ -152,31 +152,41 @@ class WebSocketClient:
     async def _exchange(
         self, socket: _Socket, provider: Provider, request: Request, started: float
     ) -> Answer:
-        reader = provider.new_stream()
-        first: float | None = None
         try:
             message = jsonio.dumps({"type": "response.create", **request.body})
             await socket.connection.send(message, text=True)
-            while True:
-                event = self._parse(await self._receive(socket))
-                if event.get("type") == "error":
-                    raise frame_error(event)
-                is_last = socket.is_last(event)
-                if shaped("the stream", reader.feed, event) and first is None:
-                    first = time.monotonic() - started
-                if is_last:
-                    return Answer(shaped("the stream", reader.result), None, first)
+            async with asyncio.timeout(None) as clock:
+                return await self._read(socket, provider, started, clock)
         except ConnectionClosed as error:
             raise closed(error, self._limits.message, self._key) from None
-
-    async def _receive(self, socket: _Socket) -> bytes:
-        try:
-            async with asyncio.timeout(self._limits.stall):
-                message = await socket.connection.recv(decode=False)
         except TimeoutError:
             raise TimedOut(f"no piece of the answer within {self._limits.stall:g} s") from None
-        self.heard = True
-        return message
+
+    async def _read(
+        self, socket: _Socket, provider: Provider, started: float, clock: asyncio.Timeout
+    ) -> Answer:
+        """Read messages to the end of the answer.
+
+        The clock is moved ten times within `stall` at most, for each move costs as much as a
+        message does: so it rings up to a tenth late.
+        """
+        reader = provider.new_stream()
+        first: float | None = None
+        loop = asyncio.get_running_loop()
+        next_move = 0.0
+        while True:
+            if (now := loop.time()) >= next_move:
+                next_move = now + self._limits.stall / 10
+                clock.reschedule(next_move + self._limits.stall)
+            event = self._parse(await socket.connection.recv(decode=False))
+            self.heard = True
+            if event.get("type") == "error":
+                raise frame_error(event)
+            is_last = socket.is_last(event)
+            if shaped("the stream", reader.feed, event) and first is None:
+                first = time.monotonic() - started
+            if is_last:
+                return Answer(shaped("the stream", reader.result), None, first)
 
     def _parse(self, data: bytes) -> dict[str, Any]:
         """Parse a message; a key that a server sends back gets no further than here."""
