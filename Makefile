@@ -5,7 +5,7 @@ AIMOCK := build/aimock/node_modules/.bin/llmock
 HAS_NPM := $(shell command -v npm)
 REVIEWS := templates/reviews
 
-.PHONY: run test lint check portable bench bench-inputs clean
+.PHONY: run test gateway lint check portable bench bench-inputs clean
 
 # Each environment is made once, and again when setup.py changes.
 .venv/ready: setup.py
@@ -23,6 +23,12 @@ REVIEWS := templates/reviews
 .venv-llmock/ready:
 	$(PYTHON) -m venv .venv-llmock
 	.venv-llmock/bin/pip install --quiet 'llmock>=0.2.2,<0.3'
+	touch $@
+
+# LiteLLM is a gateway to a real model in `make gateway`; 750 MB, so no part of `make test`.
+.venv-litellm/ready:
+	$(PYTHON) -m venv .venv-litellm
+	.venv-litellm/bin/pip install --quiet 'litellm[proxy]>=1.106,<2'
 	touch $@
 
 # aimock stands for the Responses API over WebSockets; its tests are skipped where there is no npm.
@@ -49,6 +55,9 @@ test: .venv/ready-test .venv-llmock/ready $(if $(HAS_NPM),$(AIMOCK))
 		BEAM_BATCH_AIMOCK=$(if $(HAS_NPM),$(CURDIR)/$(AIMOCK)) \
 		$(BIN)/python -m pytest -n 2 --ignore tests/portable
 
+gateway: .venv/ready-test .venv-litellm/ready
+	BEAM_BATCH_LITELLM=$(CURDIR)/.venv-litellm/bin/litellm $(BIN)/python -m pytest tests/e2e/test_gateway.py
+
 lint: .venv/ready-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -68,4 +77,4 @@ bench-inputs: .venv/ready-test
 	$(BIN)/python -m benchmarks.inputs
 
 clean:
-	rm -rf .venv .venv-llmock build *.egg-info
+	rm -rf .venv .venv-llmock .venv-litellm build *.egg-info

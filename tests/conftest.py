@@ -55,9 +55,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def _running(command: list[str], ready: Callable[[], bool]) -> Iterator[None]:
+def running(
+    command: list[str], ready: Callable[[], bool], env: dict[str, str] | None = None
+) -> Iterator[None]:
     """Run a server until the block ends."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env
+    )
     try:
         wait_until(ready, process)
         yield
@@ -72,7 +76,7 @@ def _llmock() -> Iterator[Llmock]:
         pytest.skip("BEAM_BATCH_LLMOCK names no llmock; `make test` installs one")
     port = free_port()
     server = Llmock(port)
-    with _running(
+    with running(
         [LLMOCK, "serve", "--host", "127.0.0.1", "-p", str(port), "--log-level", "error"],
         server.answers,
     ):
@@ -111,7 +115,7 @@ def aimock(tmp_path: Path) -> Iterator[Callable[[list[dict[str, Any]]], Aimock]]
     """Starts aimock with fixtures: what it answers to which message."""
     if not AIMOCK:
         pytest.skip("BEAM_BATCH_AIMOCK names no aimock; `make test` installs one where npm is")
-    with ExitStack() as running:
+    with ExitStack() as servers:
 
         def start(fixtures: list[dict[str, Any]]) -> Aimock:
             path = tmp_path / "aimock.json"
@@ -119,7 +123,7 @@ def aimock(tmp_path: Path) -> Iterator[Callable[[list[dict[str, Any]]], Aimock]]
             port = free_port()
             server = Aimock(port)
             command = [AIMOCK, "-p", str(port), "-f", str(path), "--journal-max", "0"]
-            running.enter_context(_running([*command, "--log-level", "silent"], server.answers))
+            servers.enter_context(running([*command, "--log-level", "silent"], server.answers))
             return server
 
         yield start

@@ -224,7 +224,7 @@ class ScriptedServer(LoopbackServer):
         if self._upgrade == 0:
             request.transport.abort()
         if self._upgrade != 101:
-            key = request.headers["Authorization"].removeprefix("Bearer ")
+            key = request.headers.get("Authorization", "").removeprefix("Bearer ")
             headers = {"Location": f"{self.url}/elsewhere"} if self._upgrade // 100 == 3 else {}
             body = error_body(f"no WebSocket for {key}")
             return web.Response(status=self._upgrade, body=body, headers=headers)
