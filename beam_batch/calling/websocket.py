@@ -222,24 +222,30 @@ class _Socket:
         self.path = path
         self.opened = time.monotonic()
         self._announces = False
+        self._begun = False
         self._current: Any = None
+        self._ended: Any = None
 
     def is_last(self, event: dict[str, Any]) -> bool:
         """Take note of an event; return whether it ends the answer.
 
+        Names of gateways may change within an answer, so a new name alone proves nothing.
+
         Raises:
-            ConnectionLost: it ends an answer that was not announced as this one, so that it may
-                be another row's.
+            ConnectionLost: it ends an answer that was not announced, or the one before, so that
+                it may be another row's.
         """
         kind = event.get("type")
         response = event.get("response")
         name = response.get("id") if isinstance(response, dict) else None
         if kind == "response.created":
-            self._announces = True
+            self._announces = self._begun = True
             self._current = name
         if kind not in _ENDS:
             return False
-        if self._announces and self._current != name:
+        is_repeated = name != self._current and name == self._ended
+        if self._announces and (is_repeated or not self._begun):
             raise ConnectionLost("the socket carried the end of another answer")
-        self._current = None
+        self._begun = False
+        self._ended = name
         return True

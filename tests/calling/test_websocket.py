@@ -295,14 +295,43 @@ def test_a_socket_whose_request_was_cancelled_is_not_used() -> None:
     assert server.sockets == [1, 1]
 
 
-def test_the_end_of_another_answer_is_never_taken_for_this_one() -> None:
-    whole = completion({"input": "a", "model": "m"}, Answer()) | {"id": "r"}
-    end = {"type": "response.completed", "response": whole}
-    with ScriptedServer(_first(Answer(events=(CREATED, end, end))), upgrade=101) as server:
-        first, second, third = _ask(server, "a", "b", "c")
-    assert first == "a"
-    assert isinstance(second, ConnectionLost)
-    assert third == "c"
+def _end(name: str, text: str) -> dict[str, Any]:
+    whole = completion({"input": text, "model": "m"}, Answer()) | {"id": name}
+    return {"type": "response.completed", "response": whole}
+
+
+def _created(name: str) -> dict[str, Any]:
+    return {"type": "response.created", "response": {"id": name}}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ((_created("1"), _end("1", "a"), _end("1", "a")), (_created("2"), _end("2", "b"))),
+        ((_created("1"), _end("1", "a")), (_created("2"), _end("1", "a"))),
+    ],
+    ids=["early", "late"],
+)
+def test_the_end_of_another_answer_is_never_taken_for_this_one(
+    first: tuple[Any, ...], second: tuple[Any, ...]
+) -> None:
+    turns = [Answer(events=first), Answer(events=second), Answer()]
+    with ScriptedServer(lambda number, body: turns[number - 1], upgrade=101) as server:
+        said = _ask(server, "a", "b", "c")
+    assert said[0] == "a"
+    assert isinstance(said[1], ConnectionLost)
+    assert said[2] == "c"
+
+
+@pytest.mark.parametrize("names", ["1122", "1234", "1111"])
+def test_names_that_a_gateway_changes_or_repeats_are_no_fault(names: str) -> None:
+    def script(number: int, body: dict[str, Any]) -> Answer:
+        begin, end = names[2 * number - 2 : 2 * number]
+        return Answer(events=(_created(begin), _end(end, body["input"])))
+
+    with ScriptedServer(script, upgrade=101) as server:
+        assert _ask(server, "a", "b") == ["a", "b"]
+    assert server.sockets == [2]
 
 
 def test_answers_that_are_not_announced_are_taken() -> None:
