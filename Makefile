@@ -1,9 +1,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PRISM := build/bin/prism
+AIMOCK := build/aimock/node_modules/.bin/llmock
+HAS_NPM := $(shell command -v npm)
 REVIEWS := templates/reviews
 
-.PHONY: run test lint check portable bench bench-inputs clean
+.PHONY: run test gateway lint check portable bench bench-inputs clean
 
 # Each environment is made once, and again when setup.py changes.
 .venv/ready: setup.py
@@ -23,6 +25,16 @@ REVIEWS := templates/reviews
 	.venv-llmock/bin/pip install --quiet 'llmock>=0.2.2,<0.3'
 	touch $@
 
+# LiteLLM is a gateway to a real model in `make gateway`; 750 MB, so no part of `make test`.
+.venv-litellm/ready:
+	$(PYTHON) -m venv .venv-litellm
+	.venv-litellm/bin/pip install --quiet 'litellm[proxy]>=1.106,<2'
+	touch $@
+
+# aimock stands for the Responses API over WebSockets; its tests are skipped where there is no npm.
+$(AIMOCK):
+	npm install --silent --prefix build/aimock @copilotkit/aimock@1.43.0
+
 $(PRISM):
 	mkdir -p build/bin
 	GOBIN=$(CURDIR)/build/bin go install github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0
@@ -38,8 +50,13 @@ run: .venv/ready
 		--id-field id --model local.smollm2 --overwrite --fail-on-error --no-final-summary
 	cat build/review-results.jsonl
 
-test: .venv/ready-test .venv-llmock/ready
-	BEAM_BATCH_LLMOCK=$(CURDIR)/.venv-llmock/bin/llmock $(BIN)/python -m pytest -n 2 --ignore tests/portable
+test: .venv/ready-test .venv-llmock/ready $(if $(HAS_NPM),$(AIMOCK))
+	BEAM_BATCH_LLMOCK=$(CURDIR)/.venv-llmock/bin/llmock \
+		BEAM_BATCH_AIMOCK=$(if $(HAS_NPM),$(CURDIR)/$(AIMOCK)) \
+		$(BIN)/python -m pytest -n 2 --ignore tests/portable
+
+gateway: .venv/ready-test .venv-litellm/ready
+	BEAM_BATCH_LITELLM=$(CURDIR)/.venv-litellm/bin/litellm $(BIN)/python -m pytest tests/e2e/test_gateway.py
 
 lint: .venv/ready-test
 	$(BIN)/ruff format --check .
@@ -60,4 +77,4 @@ bench-inputs: .venv/ready-test
 	$(BIN)/python -m benchmarks.inputs
 
 clean:
-	rm -rf .venv .venv-llmock build *.egg-info
+	rm -rf .venv .venv-llmock .venv-litellm build *.egg-info

@@ -28,6 +28,7 @@ setup(
         "rich>=14,<16",
         "rich-click>=1.9,<2",
         "tenacity>=9,<10",
+        "websockets>=15,<18",
     ],
     extras_require={
         "az": ["adlfs>=2025.8"],

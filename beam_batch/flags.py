@@ -123,7 +123,7 @@ CALLING = (
         type=float,
         default=120.0,
         show_default=True,
-        help="Seconds between pieces of a stream.",
+        help="Seconds between pieces of a stream (transport=sse or websocket).",
     ),
 )
 REPAIR = (

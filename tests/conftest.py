@@ -8,7 +8,9 @@ import socket
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ import pytest
 from tests.support import wait_until
 
 LLMOCK = os.environ.get("BEAM_BATCH_LLMOCK", "")
+AIMOCK = os.environ.get("BEAM_BATCH_AIMOCK", "")
 
 
 class Llmock:
@@ -44,25 +47,40 @@ class Llmock:
         return True
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(
+    command: list[str], ready: Callable[[], bool], env: dict[str, str] | None = None
+) -> Iterator[None]:
+    """Run a server until the block ends."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env
+    )
+    try:
+        wait_until(ready, process)
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
 @pytest.fixture(scope="session")
 def _llmock() -> Iterator[Llmock]:
     if not LLMOCK:
         pytest.skip("BEAM_BATCH_LLMOCK names no llmock; `make test` installs one")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
+    port = free_port()
+    server = Llmock(port)
+    with running(
         [LLMOCK, "serve", "--host", "127.0.0.1", "-p", str(port), "--log-level", "error"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        server = Llmock(port)
-        wait_until(server.answers, process)
+        server.answers,
+    ):
         yield server
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 @pytest.fixture
@@ -70,3 +88,42 @@ def llmock(_llmock: Llmock) -> Llmock:
     """llmock with an empty journal."""
     _llmock.reset()
     return _llmock
+
+
+class Aimock:
+    """A running aimock: Responses over HTTP, events and WebSockets, which nobody here wrote."""
+
+    def __init__(self, port: int) -> None:
+        self.root = f"http://127.0.0.1:{port}"
+        self.base_url = f"{self.root}/v1"
+
+    def methods(self) -> list[str]:
+        """Return how each request came: WS or POST."""
+        with urllib.request.urlopen(self.root + "/__aimock/journal") as response:
+            return [entry["method"] for entry in json.load(response)]
+
+    def answers(self) -> bool:
+        try:
+            self.methods()
+        except (urllib.error.URLError, ConnectionError):
+            return False
+        return True
+
+
+@pytest.fixture
+def aimock(tmp_path: Path) -> Iterator[Callable[[list[dict[str, Any]]], Aimock]]:
+    """Starts aimock with fixtures: what it answers to which message."""
+    if not AIMOCK:
+        pytest.skip("BEAM_BATCH_AIMOCK names no aimock; `make test` installs one where npm is")
+    with ExitStack() as servers:
+
+        def start(fixtures: list[dict[str, Any]]) -> Aimock:
+            path = tmp_path / "aimock.json"
+            path.write_text(json.dumps({"fixtures": fixtures}))
+            port = free_port()
+            server = Aimock(port)
+            command = [AIMOCK, "-p", str(port), "-f", str(path), "--journal-max", "0"]
+            servers.enter_context(running([*command, "--log-level", "silent"], server.answers))
+            return server
+
+        yield start

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from aiohttp import web
+from aiohttp import WSMsgType, web
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,9 @@ class Answer:
         body: raw bytes that replace the whole body.
         events: server-sent events, each a dict, or bytes written as they are.
         fault: "" | "drop" (close without an answer) | "hang" (never answer) | "cut" (stop the
-            stream after its events).
+            stream after its events) | "stall" (go silent after its events). Over a WebSocket also
+            "end" (a closing frame after its events, with `code`), "ping" (a ping after its
+            events).
     """
 
     status: int = 200
@@ -32,6 +36,7 @@ class Answer:
     finish_reason: str = "stop"
     events: tuple[Any, ...] = ()
     fault: str = ""
+    code: int = 1000
 
 
 Script = Callable[[int, dict[str, Any]], Answer]
@@ -81,14 +86,36 @@ def completion(body: dict[str, Any], answer: Answer) -> dict[str, Any]:
     }
 
 
+def socket_events(body: dict[str, Any], answer: Answer, number: int) -> list[Any]:
+    """Write an answer as the messages that come through a WebSocket."""
+    if answer.events:
+        return list(answer.events)
+    if answer.status != 200:
+        said = json.loads(answer.body or b"{}").get("error", {})
+        return [{"type": "error", "status": answer.status, "error": said} | answer.headers]
+    if answer.body is not None:
+        return [answer.body]
+    name = f"resp-{number}"
+    whole = completion(body, answer) | {"id": name}
+    end = "response.completed" if whole["status"] == "completed" else "response.incomplete"
+    text = whole["output"][0]["content"][0]["text"]
+    return [
+        {"type": "response.created", "response": {"id": name}},
+        {"type": "response.output_text.delta", "delta": text},
+        {"type": end, "response": whole},
+    ]
+
+
 class LoopbackServer:
     """Serves on the loopback address, in a thread of its own; use as a context manager.
 
     Attributes:
         url: where, without a trailing slash; '' until it serves.
+        tls: makes it serve https, where it is set before it starts.
     """
 
     route = ("*", "/{path:.*}")
+    tls: ssl.SSLContext | None = None
 
     def __init__(self) -> None:
         self.url = ""
@@ -116,9 +143,11 @@ class LoopbackServer:
         app.router.add_route(*self.route, self._handle)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self.tls)
         await site.start()
-        self.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
+        self.url = (
+            f"http{'s' if self.tls else ''}://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
+        )
         self._ready.set()
         await self._end.wait()
         await runner.cleanup()
@@ -132,14 +161,26 @@ class ScriptedServer(LoopbackServer):
 
     The script gets the number of the request (from 1) and its body. Everything that was asked is
     kept in `bodies` and `headers`; `most_in_flight` is the largest number of open requests.
+    A WebSocket handshake is no request: it is counted in `handshakes`, and gets the answer
+    `upgrade`. Where that is 101, each message through the socket is a request like the others.
     """
 
-    route = ("POST", "/v1/{path:.*}")
+    route = ("*", "/v1/{path:.*}")
 
-    def __init__(self, script: Script | None = None, delay: float = 0) -> None:
+    def __init__(
+        self,
+        script: Script | None = None,
+        delay: float = 0,
+        upgrade: int = 426,
+    ) -> None:
         super().__init__()
         self._script = script or (lambda number, body: Answer())
         self._delay = delay
+        self._upgrade = upgrade
+        self.handshakes: list[dict[str, str]] = []
+        self.sockets: list[int] = []
+        self.pongs = 0
+        self.posts = 0
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.in_flight = 0
@@ -154,7 +195,18 @@ class ScriptedServer(LoopbackServer):
         return len(self.bodies)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if "Upgrade" in request.headers:
+            return await self._handshake(request)
+        if request.method != "POST":
+            return web.Response(status=405)
+        self.posts += 1
         body = await request.json()
+        async with self._taken(request, body) as number:
+            return await self._answer(request, body, self._script(number, body))
+
+    @asynccontextmanager
+    async def _taken(self, request: web.Request, body: dict[str, Any]) -> AsyncIterator[int]:
+        """Take note of a request; yields its number, after the delay that every request has."""
         self.bodies.append(body)
         self.headers.append(dict(request.headers))
         number = len(self.bodies)
@@ -162,9 +214,57 @@ class ScriptedServer(LoopbackServer):
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             await asyncio.sleep(self._delay)
-            return await self._answer(request, body, self._script(number, body))
+            yield number
         finally:
             self.in_flight -= 1
+
+    async def _handshake(self, request: web.Request) -> web.StreamResponse:
+        self.handshakes.append(dict(request.headers))
+        assert request.transport is not None
+        if self._upgrade == 0:
+            request.transport.abort()
+        if self._upgrade != 101:
+            key = request.headers.get("Authorization", "").removeprefix("Bearer ")
+            headers = {"Location": f"{self.url}/elsewhere"} if self._upgrade // 100 == 3 else {}
+            body = error_body(f"no WebSocket for {key}")
+            return web.Response(status=self._upgrade, body=body, headers=headers)
+        socket = web.WebSocketResponse(max_msg_size=0, compress=False, autoping=False)
+        await socket.prepare(request)
+        number = len(self.sockets)
+        self.sockets.append(0)
+        async for message in socket:
+            if message.type is WSMsgType.PONG:
+                self.pongs += 1
+                continue
+            self.sockets[number] += 1
+            await self._say(request, socket, json.loads(message.data))
+        return socket
+
+    async def _say(
+        self, request: web.Request, socket: web.WebSocketResponse, body: dict[str, Any]
+    ) -> None:
+        assert body.pop("type") == "response.create"
+        async with self._taken(request, body) as number:
+            answer = self._script(number, body)
+            assert request.transport is not None
+            if answer.fault == "drop":
+                request.transport.abort()
+                return
+            if answer.fault == "hang":
+                await self._end.wait()
+            for event in socket_events(body, answer, number):
+                await socket.send_str(
+                    event.decode() if isinstance(event, bytes) else json.dumps(event)
+                )
+            if answer.fault == "stall":
+                await self._end.wait()
+            if answer.fault == "cut":
+                await asyncio.sleep(0)
+                request.transport.abort()
+            if answer.fault == "ping":
+                await socket.ping()
+            if answer.fault == "end":
+                await socket.close(code=answer.code)
 
     async def _answer(
         self, request: web.Request, body: dict[str, Any], answer: Answer

@@ -157,7 +157,7 @@ def shaped(what: str, read: Callable[..., Any], *args: Any) -> Any:
 
 def _make_pool(base_url: str, headers: Mapping[str, str]) -> Pool | ProxiedPool:
     """Return a pool; one that goes through a proxy where the environment names one."""
-    proxy = _proxy_for(base_url)
+    proxy = proxy_for(base_url)
     if proxy is None:
         return Pool(base_url, headers)
     from beam_batch.calling.proxied import ProxiedPool
@@ -165,7 +165,7 @@ def _make_pool(base_url: str, headers: Mapping[str, str]) -> Pool | ProxiedPool:
     return ProxiedPool(base_url, headers, proxy)
 
 
-def _proxy_for(base_url: str) -> str | None:
+def proxy_for(base_url: str) -> str | None:
     """Find the proxy of the environment (HTTPS_PROXY, NO_PROXY), once instead of a request."""
     parts = urlsplit(base_url)
     if not parts.hostname or proxy_bypass(parts.hostname):

@@ -73,6 +73,7 @@ _THINKING = {
 }
 _TIER = {"service_tier": _choice("auto", "default", "flex", "priority", "fast")}
 _TRANSPORT = {"transport": _choice("auto", "http", "sse")}
+_SOCKETS = {"transport": _choice("auto", "http", "sse", "websocket", ws="websocket")}
 
 
 class ProviderInfo(NamedTuple):
@@ -85,6 +86,7 @@ class ProviderInfo(NamedTuple):
         format: the wire format: responses, chat, anthropic, google or echo.
         takes_cache_key: whether a request may carry OpenAI's prompt_cache_key.
         key_header: header that carries the key; Authorization carries it as a bearer.
+        prefers_websocket: whether transport=auto tries a WebSocket before HTTP.
     """
 
     options: Mapping[str, Option]
@@ -95,6 +97,7 @@ class ProviderInfo(NamedTuple):
     format: str = "chat"
     key_header: str = "Authorization"
     takes_cache_key: bool = False
+    prefers_websocket: bool = False
 
 
 _OPENAI_URL = ("OPENAI_BASE_URL", "https://api.openai.com/v1", "OPENAI_API_KEY", True)
@@ -113,10 +116,11 @@ def _compatible(name: str, url: str, key_env: str | None = None) -> ProviderInfo
 
 PROVIDERS: dict[str, ProviderInfo] = {
     "responses": ProviderInfo(
-        _SAMPLING | _THINKING | _TIER | _TRANSPORT | _SEARCH,
+        _SAMPLING | _THINKING | _TIER | _SOCKETS | _SEARCH,
         *_OPENAI_URL,
         format="responses",
         takes_cache_key=True,
+        prefers_websocket=True,
     ),
     "openai": ProviderInfo(
         _SAMPLING | _PENALTIES | _THINKING | _TIER | _TRANSPORT,
@@ -173,15 +177,16 @@ PROVIDERS: dict[str, ProviderInfo] = {
         key_header="x-goog-api-key",
     ),
     "xai": ProviderInfo(
-        _SAMPLING | _THINKING | _TRANSPORT | _SEARCH,
+        _SAMPLING | _THINKING | _SOCKETS | _SEARCH,
         "XAI_BASE_URL",
         "https://api.x.ai/v1",
         "XAI_API_KEY",
         key_required=True,
         format="responses",
+        prefers_websocket=True,
     ),
     "openresponses": ProviderInfo(
-        _SAMPLING | _THINKING | _TIER | _TRANSPORT | _SEARCH,
+        _SAMPLING | _THINKING | _TIER | _SOCKETS | _SEARCH,
         "OPENRESPONSES_BASE_URL",
         "http://localhost:8080/v1",
         "OPENRESPONSES_API_KEY",

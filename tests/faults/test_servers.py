@@ -23,9 +23,10 @@ def _run(
     rows: int = 6,
     delay: float = 0,
     key: str = "sk-canary-123",
+    upgrade: int = 426,
 ) -> tuple[Any, ScriptedServer]:
     write_jsonl(folder / "rows.jsonl", [{"n": n} for n in range(1, rows + 1)])
-    with ScriptedServer(script, delay=delay) as server:
+    with ScriptedServer(script, delay=delay, upgrade=upgrade) as server:
         done = beam_batch(
             "run", "-i", folder / "rows.jsonl", "-o", folder / "out.jsonl", "-m", model,
             "-p", "row {{n}}", "--telemetry-output", folder / "t.jsonl", *QUICK, *more,
@@ -355,3 +356,51 @@ def test_a_stream_that_ends_early_is_retried(tmp_path: Path, fault: str) -> None
     assert done.returncode == 0, done.stderr
     assert server.requests == 7
     assert [r["attempts"] for r in read_jsonl(tmp_path / "t.jsonl")] == [1, 1, 2, 1, 1, 1]
+
+
+DELTA = {"type": "response.output_text.delta", "delta": "row"}
+CREATED = {"type": "response.created", "response": {"id": "r"}}
+
+
+@pytest.mark.parametrize("transport", ["auto", "websocket"])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Answer(events=(CREATED, DELTA), fault="cut"),
+        Answer(events=(CREATED, DELTA), fault="end"),
+        Answer(fault="drop"),
+        Answer(status=429, body=error_body("slow down")),
+        Answer(status=500, body=error_body("oops")),
+    ],
+    ids=["cut", "end", "drop", "429", "500"],
+)
+def test_a_socket_that_fails_in_mid_response_costs_its_own_row_one_attempt(
+    tmp_path: Path, bad: Answer, transport: str
+) -> None:
+    done, server = _run(
+        tmp_path, _once("row 3", bad), model=f"responses.m?transport={transport}", upgrade=101
+    )
+    assert done.returncode == 0, done.stderr
+    assert (server.requests, server.posts) == (7, 0)
+    records = read_jsonl(tmp_path / "t.jsonl")
+    assert [r["attempts"] for r in records] == [1, 1, 2, 1, 1, 1]
+    assert all(0 < r["timing"]["ttft_ms"] <= r["timing"]["duration_ms"] for r in records)
+    assert [r["result"] for r in read_jsonl(tmp_path / "out.jsonl")] == [
+        f"row {n}" for n in range(1, 7)
+    ]
+
+
+def test_a_refused_handshake_costs_no_row_an_attempt(tmp_path: Path) -> None:
+    done, server = _run(tmp_path, lambda number, body: Answer(), model="responses.m")
+    assert done.returncode == 0, done.stderr
+    assert (server.posts, len(server.handshakes)) == (6, 1)
+    assert {r["attempts"] for r in read_jsonl(tmp_path / "t.jsonl")} == {1}
+
+
+def test_a_server_without_sockets_ends_a_run_that_asks_for_them(tmp_path: Path) -> None:
+    model = "responses.m?transport=websocket"
+    done, server = _run(tmp_path, lambda number, body: Answer(), model=model)
+    assert done.returncode == 1
+    assert "transport=http" in done.stderr
+    assert "sk-canary-123" not in done.stderr
+    assert (server.posts, len(server.handshakes)) == (0, 1)

@@ -217,7 +217,8 @@ def test_model_strings_name_a_provider_and_a_model(text: str, provider: str, mod
         "", "claude", "responses.", "responses.m?top_k=1", "openai.m?web_search=on",
         "generic.m?service_tier=flex", "echo?temperature=1", "openai.m?max_tokens=0",
         "openai.m?temperature=hot", "openai.m?reasoning=huge", "responses.m?web_search=maybe",
-        "responses.m?reasoning",
+        "responses.m?reasoning", "azure.m?transport=websocket", "generic.m?transport=ws",
+        "responses.m?transport=tcp",
     ],
 )  # fmt: skip
 def test_a_model_string_that_cannot_work_is_refused(text: str) -> None:
