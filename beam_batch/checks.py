@@ -16,6 +16,7 @@ from beam_batch.outputs.remote import is_remote
 from beam_batch.outputs.workdir import default_work_dir
 from beam_batch.prompts.template import image_fields
 from beam_batch.providers import make_provider, needs_key, read_key
+from beam_batch.reuse.making import check_cache
 
 
 def check(spec: RunSpec, env: Mapping[str, str]) -> None:
@@ -33,6 +34,8 @@ def check(spec: RunSpec, env: Mapping[str, str]) -> None:
         raise OptionsError(
             f"--model {spec.model.text} needs an API key: set the environment variable {variable}."
         )
+    work = spec.output.work_dir or default_work_dir(spec.output.output)
+    check_cache(spec.reuse, work)  # last, for it makes the folder
 
 
 def _check_images(spec: RunSpec) -> None:

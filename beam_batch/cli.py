@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import rich_click as click
 
 from beam_batch import __version__
+from beam_batch.cli_cache import REUSE, cache
 from beam_batch.errors import OptionsError, RunStopped
 from beam_batch.options import (
     DEFAULT_INSTRUCTION,
@@ -21,6 +22,7 @@ from beam_batch.options import (
     OutputSpec,
     ProgressSpec,
     PromptSpec,
+    ReuseSpec,
     RunSpec,
     SchemaSpec,
     SourceSpec,
@@ -114,6 +116,7 @@ CALLING = (
         show_default=True,
         help="Seconds between pieces of a stream (transport=sse).",
     ),
+    *REUSE,
 )
 RUNNING = (
     click.option("--resume", is_flag=True, help="Answer only the rows without a good answer."),
@@ -164,6 +167,9 @@ def _options(**panels: tuple[Any, ...]) -> Callable[[Command], Command]:
 @click.version_option(__version__, prog_name="beam-batch")
 def cli() -> None:
     """Run one LLM workflow over every row of a dataset."""
+
+
+cli.add_command(cache)
 
 
 @cli.command()
@@ -225,6 +231,7 @@ def _run_spec(flags: Flags) -> RunSpec:
         schema=_schema_spec(flags),
         model=flags["model"],
         call=_pick(CallSpec, flags),
+        reuse=_pick(ReuseSpec, flags),
         output=_pick(OutputSpec, flags),
         progress=ProgressSpec(enabled=flags["progress"], every=flags["progress_every"]),
         runner=flags["runner"],
