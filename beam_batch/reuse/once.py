@@ -114,8 +114,6 @@ class Once:
             self._spec.claims.close()
 
     async def _lead(self, key: bytes, ask: Callable[[], Awaitable[Reply]]) -> Found:
-        if key in self._unflushed:
-            self._flush()
         found = await self._claim(key)
         if found is not None:
             return found
@@ -131,7 +129,7 @@ class Once:
                 self._spec.claims.free(key)
 
     async def _claim(self, key: bytes) -> Found | None:
-        """Claim a key, or return what the process that has it got meanwhile."""
+        """Claim a key, or return what who has it got meanwhile: a process, or this one just now."""
         claims = self._spec.claims
         pause = FIRST_PAUSE
         while claims is not None and not claims.take(key):

@@ -73,6 +73,11 @@ def test_a_key_is_the_same_however_the_answer_comes(changes: dict[str, Any]) -> 
     assert key_of(**nested) != key_of(response_format={"schema": {"properties": {}}})
 
 
+def test_a_key_differs_also_where_a_body_is_no_plain_json() -> None:
+    keys = [key_of(seed=2**70), key_of(seed=2**71), key_of(user="\ud800"), key_of(user="\ud801")]
+    assert len(set(keys)) == 4
+
+
 def test_a_key_does_not_depend_on_order_path_or_account() -> None:
     turned = dict(reversed(BODY.items()))
     assert request_key(MODEL, Request("/p", turned, False)) == key_of()

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Coroutine
 from pathlib import Path
@@ -19,8 +20,10 @@ from beam_batch.options import ReuseSpec
 from beam_batch.outputs.workdir import WorkDir
 from beam_batch.providers.base import Reply
 from beam_batch.reuse.claims import Claims
+from beam_batch.reuse.kept import KeptReply
 from beam_batch.reuse.once import Found
-from tests.reuse.support import MODEL, Provider, ask_all, key, new_once, reply_of
+from beam_batch.reuse.threads import Threads
+from tests.reuse.support import MODEL, Provider, ask_all, kept, key, new_once, reply_of
 from tests.support import environment
 
 HOLD = """
@@ -250,6 +253,77 @@ def test_closing_a_second_user_of_the_claims_frees_nothing(tmp_path: Path) -> No
     )  # fmt: skip
     assert done.stdout == "False\n"
     one.close()
+
+
+def test_a_claim_goes_when_its_reply_is_written(tmp_path: Path) -> None:
+    other = Claims(tmp_path)
+
+    async def main() -> None:
+        once, provider = new_once(tmp_path), Provider(failures=1)
+        provider.open.set()
+        with pytest.raises(RuntimeError):
+            await once.reply(key(1), provider.ask)
+        assert other.take(key(1))
+        other.free(key(1))
+        await once.reply(key(1), provider.ask)
+        assert not other.take(key(1))  # no other process sees the reply yet
+        await once.close()
+        assert other.take(key(1))
+
+    asyncio.run(main())
+    other.close()
+
+
+class Slow:
+    """A remote store whose first write takes until the next one is over, if that overtakes it."""
+
+    remote = True
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.go = threading.Event()
+
+    def put(self, key: bytes, kept: KeptReply) -> None:
+        self.go.wait(0.3)
+        self.done.append("put")
+
+    def forget(self, key: bytes) -> None:
+        self.done.append("forget")
+        self.go.set()
+
+    def close(self) -> None:
+        self.done.append("close")
+
+
+def test_a_remote_store_forgets_after_it_has_written() -> None:
+    async def main() -> None:
+        slow = Slow()
+        threads = Threads(slow)  # type: ignore[arg-type]
+        await threads.put(key(1), kept("one"))
+        await threads.forget(key(1))
+        await threads.close()
+        assert slow.done == ["put", "forget", "close"]
+
+    asyncio.run(main())
+
+
+def test_a_slow_store_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("beam_batch.reuse.threads.MOST_WRITES", 2)
+
+    async def main() -> None:
+        slow = Slow()
+        threads = Threads(slow)  # type: ignore[arg-type]
+        for number in range(2):
+            await threads.put(key(number), kept("one"))
+        third = asyncio.create_task(threads.put(key(2), kept("one")))
+        await turn()
+        assert not third.done()
+        slow.go.set()
+        await third
+        await threads.close()
+        assert slow.done == ["put"] * 3 + ["close"]
+
+    asyncio.run(main())
 
 
 def test_nothing_is_reused_where_nothing_is_asked_for(tmp_path: Path) -> None:
