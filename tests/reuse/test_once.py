@@ -21,7 +21,7 @@ from beam_batch.outputs.workdir import WorkDir
 from beam_batch.providers.base import Reply
 from beam_batch.reuse.claims import Claims
 from beam_batch.reuse.kept import KeptReply
-from beam_batch.reuse.once import Found
+from beam_batch.reuse.once import FLUSH_REPLIES, Found
 from beam_batch.reuse.threads import Threads
 from tests.reuse.support import MODEL, Provider, ask_all, kept, key, new_once, reply_of
 from tests.support import environment
@@ -354,11 +354,11 @@ def test_no_keys_are_left_in_memory(tmp_path: Path) -> None:
         once, provider = new_once(tmp_path), Provider()
         provider.open.set()
         asks: list[Coroutine[Any, Any, Found]] = [
-            once.reply(key(n), provider.ask) for n in range(200)
+            once.reply(key(n), provider.ask) for n in range(1000)
         ]
         await asyncio.gather(*asks)
         assert not once._flights
-        assert len(once._unflushed) < 64
+        assert len(once._unflushed) < FLUSH_REPLIES
         await once.close()
         assert not once._unflushed
 
