@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from beam_batch.errors import BatchError, OptionsError, RowError, RunStopped
 from beam_batch.options import (
+    BudgetSpec,
     CallSpec,
     ModelSpec,
     OutputSpec,
     PriceSpec,
     PromptSpec,
+    RepairSpec,
+    ReuseSpec,
     RunSpec,
     SchemaSpec,
     SourceSpec,
@@ -29,6 +32,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BatchError",
+    "BudgetSpec",
     "CallModel",
     "CallSpec",
     "ModelSpec",
@@ -38,6 +42,8 @@ __all__ = [
     "PromptSpec",
     "ReadRows",
     "RenderPrompts",
+    "RepairSpec",
+    "ReuseSpec",
     "RowError",
     "RunSpec",
     "RunStopped",

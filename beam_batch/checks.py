@@ -17,6 +17,7 @@ from beam_batch.outputs.remote import is_remote
 from beam_batch.outputs.workdir import default_work_dir
 from beam_batch.prompts.template import image_fields
 from beam_batch.providers import make_provider, needs_key, output_bound, read_key
+from beam_batch.reuse.making import check_cache
 
 
 def check(spec: RunSpec, env: Mapping[str, str]) -> None:
@@ -37,6 +38,8 @@ def check(spec: RunSpec, env: Mapping[str, str]) -> None:
             raise OptionsError("--fallback-model cannot be a local model; make it --model.")
     _check_repair(spec)
     _check_budget(spec)
+    work = spec.output.work_dir or default_work_dir(spec.output.output)
+    check_cache(spec.reuse, work)  # last, for it makes the folder
 
 
 def _check_key(flag: str, model: ModelSpec, spec: RunSpec, env: Mapping[str, str]) -> None:

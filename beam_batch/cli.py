@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import rich_click as click
 
 from beam_batch import __version__
+from beam_batch.cli_cache import cache
 from beam_batch.errors import OptionsError, RunStopped
 from beam_batch.flags import INPUT, MODEL, PANELS, options
 from beam_batch.options import (
@@ -21,6 +22,7 @@ from beam_batch.options import (
     ProgressSpec,
     PromptSpec,
     RepairSpec,
+    ReuseSpec,
     RunSpec,
     SchemaSpec,
     SourceSpec,
@@ -33,6 +35,9 @@ Flags = dict[str, Any]
 @click.version_option(__version__, prog_name="beam-batch")
 def cli() -> None:
     """Run one LLM workflow over every row of a dataset."""
+
+
+cli.add_command(cache)
 
 
 @cli.command()
@@ -100,6 +105,7 @@ def _run_spec(flags: Flags) -> RunSpec:
             flex_fallback=flags["flex_fallback"],
         ),
         budget=_pick(BudgetSpec, flags),
+        reuse=_pick(ReuseSpec, flags),
         output=_pick(OutputSpec, flags),
         progress=ProgressSpec(enabled=flags["progress"], every=flags["progress_every"]),
         runner=flags["runner"],

@@ -141,6 +141,19 @@ REPAIR = (
         help="Ask at the default tier where service_tier=flex has no capacity.",
     ),
 )
+REUSE = (
+    click.option(
+        "--dedupe/--no-dedupe",
+        default=None,
+        help="Send identical requests once. [default: yes; no if temperature is above 0]",
+    ),
+    click.option(
+        "--cache", help="Folder, s3://, gs:// or az:// of replies that later runs use again."
+    ),
+    click.option(
+        "--cache-max-age", type=float, help="Days after which a reply of --cache is too old."
+    ),
+)
 SPENDING = (
     click.option(
         "--price",
@@ -177,6 +190,7 @@ PANELS = {
     "Output": OUTPUT,
     "Calling": CALLING,
     "Repair": REPAIR,
+    "Reuse": REUSE,
     "Spending": SPENDING,
     "Running": RUNNING,
 }

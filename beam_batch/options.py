@@ -269,6 +269,29 @@ class BudgetSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReuseSpec:
+    """Which replies are used more than once, so that nothing is paid twice.
+
+    Attributes:
+        dedupe: whether identical requests of a run are sent once; None leaves it to the model: on,
+            but off where its temperature is above 0 (each answer is a sample) and for echo (free).
+        cache: folder or URI (s3://, gs://, az://) of replies that later runs may use, or None.
+        cache_max_age: days after which a reply of the cache is not used any more, or None.
+    """
+
+    dedupe: bool | None = None
+    cache: str | None = None
+    cache_max_age: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.cache == "":
+            raise OptionsError("--cache needs a folder or a URI, got ''.")
+        _at_least("--cache-max-age", self.cache_max_age, 0)
+        if self.cache_max_age is not None and self.cache is None:
+            raise OptionsError("--cache-max-age is for --cache; name the folder of the cache.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class OutputSpec:
     """Where results go and how the run ends."""
 
@@ -329,6 +352,7 @@ class RunSpec:
     call: CallSpec = CallSpec()
     repair: RepairSpec = RepairSpec()
     budget: BudgetSpec = BudgetSpec()
+    reuse: ReuseSpec = ReuseSpec()
     progress: ProgressSpec = ProgressSpec(enabled=False)
     runner: str = "direct"
     beam_args: tuple[str, ...] = ()

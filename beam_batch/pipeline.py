@@ -61,6 +61,7 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
         call=spec.call,
         repair=spec.repair,
         budget=spec.budget,
+        reuse=spec.reuse,
         prefix=stable_prefix(spec.prompt.template),
         include_input=out.include_input,
         record=record,

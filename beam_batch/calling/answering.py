@@ -36,8 +36,8 @@ class Answerer:
     async def answer(self, prompt: Prompt) -> Outcome:
         """Answer one prompt; whatever is wrong with the row becomes its outcome.
 
-        Nothing is awaited after the last answer has left the gate, so that the caller can record
-        the outcome before the next request is sent.
+        Nothing is waited for after the last answer has left the gate, so that the caller can
+        record the outcome before the next request is sent.
 
         Raises:
             FatalReply: the provider refuses every request of this run.
@@ -83,6 +83,7 @@ class Answerer:
             try:
                 return judge(caller.validate, reply.text, trail)
             except StructuredOutputError as error:
+                await caller.forget(request)
                 if len(corrections) >= self._reask:
                     raise
                 corrections += (Correction(reply.text, complaint(error)),)

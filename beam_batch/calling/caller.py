@@ -32,6 +32,7 @@ from beam_batch.errors import (
 from beam_batch.outputs.ledger import Sum
 from beam_batch.providers.base import Correction, Provider, Reply, Request, Usage
 from beam_batch.records import Content, Prompt
+from beam_batch.reuse.once import Once
 
 Waiter = Callable[[float], Awaitable[bool]]
 """Waits some seconds; returns True where the run was stopped meanwhile."""
@@ -65,6 +66,7 @@ class Caller:
         wait: Waiter,
         budget: Budget | None = None,
         cache_keys: CacheKeys | None = None,
+        once: Once | None = None,
     ) -> None:
         self.validate = validate
         self._provider = provider
@@ -75,6 +77,7 @@ class Caller:
         self._wait = wait
         self._budget = budget
         self._cache_keys = cache_keys
+        self._once = once
         self._output_tokens = 256.0
 
     def to_request(
@@ -87,17 +90,32 @@ class Caller:
         return request
 
     async def ask(self, prompt: Prompt, request: Request, trail: Trail) -> Reply:
-        """Send a request until it is answered or given up.
+        """Return the reply to a request, sent until it is answered or given up, or used again.
 
         Raises:
             RowError: given up, or the answer is not complete.
             FatalReply: the provider refuses every request of this run, or is down for too long.
             Dropped: the run stopped first.
         """
+        if self._once is None:
+            return await self._attempts(prompt, request, trail)
+        found = await self._once.reply(
+            self._once.key(request), lambda: self._attempts(prompt, request, trail)
+        )
+        if found.source is not None:
+            trail.reused(found.reply, found.source)
+        return found.reply
+
+    async def forget(self, request: Request) -> None:
+        """Use the reply to a request no further: it does not satisfy the schema."""
+        if self._once is not None:
+            await self._once.forget(self._once.key(request))
+
+    async def _attempts(self, prompt: Prompt, request: Request, trail: Trail) -> Reply:
         counted = 0
         while True:
             try:
-                return await self._once(prompt, request, trail)
+                return await self._send(prompt, request, trail)
             except ProviderError as error:
                 trail.failed(error)
                 if error.retryable and self._gate.in_outage:
@@ -121,7 +139,7 @@ class Caller:
                 f"the provider has been down for {self._gate.outage_seconds:.0f} s ({error})"
             ) from None
 
-    async def _once(self, prompt: Prompt, request: Request, trail: Trail) -> Reply:
+    async def _send(self, prompt: Prompt, request: Request, trail: Trail) -> Reply:
         """Send a request once, and account for it."""
         number = prompt.row.number or id(prompt)
         worst = None
@@ -185,6 +203,8 @@ class Caller:
     async def close(self) -> None:
         """Close what is open."""
         await self._transport.close()
+        if self._once is not None:
+            await self._once.close()
         if self._budget is not None:
             self._budget.close()
 

@@ -14,11 +14,19 @@ from beam_batch.calling.gate import AUTO_MOST, Gate, GateSpec
 from beam_batch.calling.pricing import make_pricer
 from beam_batch.calling.retrying import RetryPolicy
 from beam_batch.calling.transport import make_transport
-from beam_batch.options import BudgetSpec, CallSpec, ModelSpec, RepairSpec, SchemaSpec
+from beam_batch.options import (
+    BudgetSpec,
+    CallSpec,
+    ModelSpec,
+    RepairSpec,
+    ReuseSpec,
+    SchemaSpec,
+)
 from beam_batch.outputs.ledger import LedgerSpec
 from beam_batch.outputs.recording import RecordSpec
 from beam_batch.outputs.sharing import Share
 from beam_batch.providers import PROVIDERS, make_provider, output_bound
+from beam_batch.reuse.making import make_once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +50,7 @@ class WindowSpec:
     prefix: str = ""
     repair: RepairSpec = field(default_factory=RepairSpec)
     budget: BudgetSpec = field(default_factory=BudgetSpec)
+    reuse: ReuseSpec = field(default_factory=lambda: ReuseSpec(dedupe=False))
     record: RecordSpec | None = None
     workers: int = 1
 
@@ -107,6 +116,7 @@ def _make_caller(spec: WindowSpec, model: ModelSpec, gate: Gate, stopping: async
         validate=make_validator(spec.schema, provider.wraps),
         wait=lambda seconds: sleep_unless(stopping, seconds),
         budget=place.open(pricer) if place is not None else None,
+        once=make_once(spec.reuse, model, spec.record.work if spec.record is not None else None),
         cache_keys=cache_keys(schema + spec.instruction + spec.prefix) if takes_key else None,
     )
 

@@ -66,6 +66,12 @@ class Trail:
             self._said["request_id"] = self._answer.request_id
         return usage
 
+    def reused(self, reply: Reply, source: str) -> None:
+        """Note that a reply was there already: it costs nothing."""
+        self._extra["source"] = source
+        for name in ("model", "finish_reason"):
+            self._said[name] = getattr(reply, name)
+
     def failed(self, error: RowError) -> None:
         """Note that a request failed."""
         status = getattr(error, "status", None)

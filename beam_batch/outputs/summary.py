@@ -56,6 +56,46 @@ class Distribution:
         raise IndexError(rank)
 
 
+EVENTS = {
+    "source": "",
+    "repaired": "rows_repaired",
+    "reasks": "reasks",
+    "fallback_after": "rows_by_fallback_model",
+    "flex_fallbacks": "flex_fallbacks",
+}
+"""Fields of telemetry that are there where something happened, and what their sums are called."""
+
+
+@dataclass
+class Money:
+    """Adds up what rows cost, in US dollars."""
+
+    cost: float = 0.0
+    saved: float = 0.0
+    priced: int = 0
+    unpriced: int = 0
+
+    def add(self, telemetry: dict[str, Any]) -> None:
+        """Count one record that says what its row cost, or that nobody knows."""
+        cost = telemetry["cost_usd"]
+        if cost is None:
+            self.unpriced += 1
+        else:
+            self.priced += 1
+            self.cost += cost
+            self.saved += telemetry.get("saved_usd", 0.0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the sums; the cost of a run of unpriced rows is unknown, and not 0."""
+        known = self.priced > 0 or self.unpriced == 0
+        found: dict[str, Any] = {"cost_usd": round(self.cost, 6) if known else "unknown"}
+        if self.unpriced:
+            found["rows_without_price"] = self.unpriced
+        if self.saved:
+            found["saved_by_prompt_cache_usd"] = round(self.saved, 6)
+        return found
+
+
 @dataclass
 class Tally:
     """Adds up telemetry records."""
@@ -66,6 +106,8 @@ class Tally:
     usage: Counter[str] = field(default_factory=Counter)
     attempts: int = 0
     rows_with_usage: int = 0
+    money: Money = field(default_factory=lambda: Money())
+    events: Counter[str] = field(default_factory=Counter)
 
     def add(self, telemetry: dict[str, Any]) -> None:
         """Count one record."""
@@ -80,6 +122,17 @@ class Tally:
             for key, value in turn.items():
                 if isinstance(value, int):
                     self.usage[key] += value
+        if "cost_usd" in telemetry:
+            self.money.add(telemetry)
+        for key in EVENTS:
+            if key in telemetry:
+                self._count(key, telemetry[key])
+
+    def _count(self, key: str, value: Any) -> None:
+        if key == "source":
+            self.events[f"rows_from_{value}"] += 1
+        else:
+            self.events[EVENTS[key]] += value if isinstance(value, int) else 1
 
     def as_dict(self) -> dict[str, Any]:
         """Return the summary's timing and usage fields."""
@@ -88,7 +141,15 @@ class Tally:
             "requests": self.attempts,
             "timing_ms": {name: found.as_dict() for name, found in self.timing.items()},
             "usage": usage,
+            **self.money.as_dict(),
+            **self._cached_share(),
+            **dict(sorted(self.events.items())),
         }
+
+    def _cached_share(self) -> dict[str, float]:
+        """Return which share of the input tokens came from the provider's cache, if it said."""
+        total, cached = self.usage["input_tokens"], self.usage.get("cached_tokens")
+        return {"cached_share": round(cached / total, 4)} if total and cached is not None else {}
 
 
 @dataclass(frozen=True, kw_only=True)

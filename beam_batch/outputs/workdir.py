@@ -63,7 +63,7 @@ def sync_folder(folder: Path) -> None:
 OWNED = (
     "lock", "manifest.json", "commit.json", "finished", "run.log", "prior.sqlite*", "parts",
     "gauges", "ledger", "stop-*", "failures-*", "plan-*", "workers", "share-*",
-    "uploads", ".*.tmp",
+    "replies.sqlite*", "claims", "uploads", ".*.tmp",
 )  # fmt: skip
 """Names in a work directory that are ours to remove."""
 

@@ -21,6 +21,7 @@ from beam_batch.options import (
     CallSpec,
     ModelSpec,
     RepairSpec,
+    ReuseSpec,
     SchemaSpec,
 )
 from beam_batch.outputs.recording import RecordSpec
@@ -55,6 +56,7 @@ class CallModel(beam.PTransform):
         call: CallSpec | None = None,
         repair: RepairSpec | None = None,
         budget: BudgetSpec | None = None,
+        reuse: ReuseSpec | None = None,
         prefix: str = "",
         include_input: bool = False,
         record: RecordSpec | None = None,
@@ -70,6 +72,7 @@ class CallModel(beam.PTransform):
             call=call or CallSpec(),
             repair=_with_resolved_fallback(repair or RepairSpec()),
             budget=budget or BudgetSpec(),
+            reuse=reuse or ReuseSpec(dedupe=False),
             prefix=prefix,
             include_input=include_input,
             record=record,

@@ -121,6 +121,37 @@ def test_an_object_is_read_and_a_stopped_run_goes_on(
     assert results(folder) == WHOLE
 
 
+FILL = """
+from beam_batch.reuse.making import open_cache
+from tests.reuse.support import kept, key
+store = open_cache("s3://data/cache")
+assert store.get(key(1)) is None
+for number in range(20):
+    store.put(key(number), kept("x" * number, made=number))
+store.forget(key(3))
+store.forget(key(3))
+assert store.get(key(3)) is None
+assert store.get(key(4)) == kept("x" * 4, made=4)
+"""
+
+
+def test_a_cache_of_replies_is_kept_listed_and_pruned(bucket: dict[str, str]) -> None:
+    filled = subprocess.run(
+        [sys.executable, "-c", FILL], env=bucket, capture_output=True, text=True, check=False
+    )
+    assert (filled.returncode, filled.stderr) == (0, "")
+    listed = beam_batch("cache", "ls", "s3://data/cache", "--json", env=bucket)
+    assert json.loads(listed.stdout)["replies"] == 19, listed.stderr
+    pruned = beam_batch("cache", "prune", "s3://data/cache", "--model", "openai.m", env=bucket)
+    assert (pruned.returncode, "--yes" in pruned.stderr) == (2, True)
+    pruned = beam_batch(
+        "cache", "prune", "s3://data/cache", "--older-than", "1d", "--yes", env=bucket
+    )
+    assert pruned.stdout.startswith("removed 19 of 19 replies"), pruned.stderr
+    missing = beam_batch("cache", "ls", "s3://data/parts", env=bucket)
+    assert (missing.returncode, "is no cache of beam-batch" in missing.stderr) == (2, True)
+
+
 def test_a_glob_of_objects_is_copied_in_order(folder: Path, bucket: dict[str, str]) -> None:
     assert run(folder, "s3://data/parts/*.jsonl", *STOP, env=bucket).returncode == 3
     assert len(copies(folder)) == 4

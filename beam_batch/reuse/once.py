@@ -1,0 +1,192 @@
+"""Each request once: among the tasks of an event loop, the processes of a run, and all runs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Literal, NamedTuple
+
+from beam_batch.providers.base import Reply, Request
+from beam_batch.reuse.claims import Claims
+from beam_batch.reuse.kept import KeptReply, ReplyStore
+from beam_batch.reuse.keys import Keys
+from beam_batch.reuse.threads import Threads
+
+Source = Literal["duplicate", "cache"]
+"""Where a reply is from that was not sent for: the same request of this run, or --cache."""
+FLUSH_SECONDS = 0.02
+FLUSH_REPLIES = 256
+"""What is written at once: of 8, each costs a fifth more."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.2
+"""Seconds between looks for what another process is waiting for; they double."""
+
+
+class Found(NamedTuple):
+    """A reply, and where it is from; None where it was sent for now."""
+
+    reply: Reply
+    source: Source | None
+
+
+class OnceSpec(NamedTuple):
+    """What `Once` works with.
+
+    Attributes:
+        asked: provider and model, as they are kept with a reply.
+        own: the replies of this run, or None. A local cache does as well, so it needs none.
+        claims: what keeps worker processes from sending the same request, or None.
+        cache: the replies of all runs, or None.
+        dedupe: whether identical requests of this run are sent once.
+        started: when the run started, in seconds since 1970. What a cache has from later is this
+            run's own: a duplicate, and not served at all without `dedupe`.
+        max_age: seconds after which a reply of an earlier run is not served, or None.
+    """
+
+    keys: Keys
+    asked: str
+    own: ReplyStore | None
+    claims: Claims | None
+    cache: ReplyStore | None
+    dedupe: bool
+    started: float
+    max_age: float | None
+
+
+class Once:
+    """Gives the reply to a request, sending it only where there is none yet.
+
+    For the tasks of one event loop. Replies reach other processes within 20 ms; those of the last
+    20 ms are not kept where the process is killed.
+    """
+
+    def __init__(self, spec: OnceSpec, clock: Callable[[], float] = time.time) -> None:
+        self._spec = spec
+        self._clock = clock
+        cache = spec.cache
+        self._far = Threads(cache) if cache is not None and cache.remote else None
+        self._near = cache if cache is not None and self._far is None else spec.own
+        self._flights: dict[bytes, asyncio.Future[Found | None]] = {}
+        self._unflushed: set[bytes] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def key(self, request: Request) -> bytes:
+        """Return the key of a request."""
+        return self._spec.keys.of(request)
+
+    async def reply(self, key: bytes, ask: Callable[[], Awaitable[Reply]]) -> Found:
+        """Return the reply to a request, and where it is from.
+
+        Args:
+            ask: sends the request; called at most once, and at any later time: it must look itself
+                whether the run was stopped. It raises where the reply is not good; then one of
+                those who wait for the same reply asks next.
+        """
+        if not self._spec.dedupe:
+            return await self._lead(key, ask)
+        while (flight := self._flights.get(key)) is not None:
+            found = await asyncio.shield(flight)
+            if found is not None:
+                return Found(found.reply, found.source or "duplicate")
+        flight = self._flights[key] = asyncio.get_running_loop().create_future()
+        found = None
+        try:
+            found = await self._lead(key, ask)
+            return found
+        finally:
+            del self._flights[key]
+            flight.set_result(found)
+
+    async def forget(self, key: bytes) -> None:
+        """Serve the reply of a key to nobody any more: it turned out not to be good."""
+        if self._near is not None:
+            self._near.forget(key)
+        if self._far is not None:
+            await self._far.forget(key)
+
+    async def close(self) -> None:
+        """Write what is to be kept, and close the stores; nothing may be in flight."""
+        self._flush()
+        if self._near is not None:
+            self._near.close()
+        if self._far is not None:
+            await self._far.close()
+        if self._spec.claims is not None:
+            self._spec.claims.close()
+
+    async def _lead(self, key: bytes, ask: Callable[[], Awaitable[Reply]]) -> Found:
+        found = await self._claim(key)
+        if found is not None:
+            return found
+        kept = False
+        try:
+            found = await self._find(key)
+            if found is None:
+                found = Found(await ask(), None)
+                kept = await self._keep(key, found.reply)
+            return found
+        finally:
+            if not kept and self._spec.claims is not None:
+                self._spec.claims.free(key)
+
+    async def _claim(self, key: bytes) -> Found | None:
+        """Claim a key, or return what who has it got meanwhile: a process, or this one just now."""
+        claims = self._spec.claims
+        pause = FIRST_PAUSE
+        while claims is not None and not claims.take(key):
+            if (found := self._here(key)) is not None:
+                return found
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+        return None
+
+    async def _find(self, key: bytes) -> Found | None:
+        found = self._here(key)
+        if found is None and self._far is not None:
+            kept = await self._far.get(key)
+            return self._served(kept) if kept is not None else None
+        return found
+
+    def _here(self, key: bytes) -> Found | None:
+        """Return what the store on this machine has to serve."""
+        kept = self._near.get(key) if self._near is not None else None
+        if kept is None:
+            return None
+        if self._near is self._spec.own:
+            return Found(kept.reply, "duplicate")
+        return self._served(kept)
+
+    def _served(self, kept: KeptReply) -> Found | None:
+        """Return a reply of the cache, unless it is too old or was to be a sample of its own."""
+        spec = self._spec
+        if kept.made >= spec.started:
+            return Found(kept.reply, "duplicate") if spec.dedupe else None
+        if spec.max_age is not None and kept.made < self._clock() - spec.max_age:
+            return None
+        return Found(kept.reply, "cache")
+
+    async def _keep(self, key: bytes, reply: Reply) -> bool:
+        """Keep a reply; return whether its claim goes when it is flushed."""
+        kept = KeptReply(reply, self._spec.asked, self._clock())
+        if self._near is not None:
+            self._near.put(key, kept)
+            self._unflushed.add(key)
+            if len(self._unflushed) >= FLUSH_REPLIES:
+                self._flush()
+            elif self._timer is None:
+                loop = asyncio.get_running_loop()
+                self._timer = loop.call_later(FLUSH_SECONDS, self._flush)
+        if self._far is not None:
+            await self._far.put(key, kept)
+        return self._near is not None
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._near is not None:
+            self._near.flush()
+        if self._spec.claims is not None:
+            for key in self._unflushed:
+                self._spec.claims.free(key)
+        self._unflushed.clear()
