@@ -11,7 +11,7 @@ from typing import Any
 
 from beam_batch.errors import OptionsError
 from beam_batch.hubname import parse_hub_name
-from beam_batch.options import ModelSpec, RunSpec
+from beam_batch.options import ModelSpec, PromptSpec, RunSpec
 from beam_batch.outputs.remote import is_remote
 from beam_batch.outputs.workdir import default_work_dir
 from beam_batch.prompts.template import image_fields
@@ -27,19 +27,36 @@ def check(spec: RunSpec, env: Mapping[str, str]) -> None:
     _check_paths(spec)
     assert isinstance(spec.model, ModelSpec)
     make_provider(spec.model, spec.schema)
-    _check_images(spec)
-    variable = needs_key(spec.model)
-    if not read_key(spec.model, env) and variable and spec.runner == "direct":
+    check_images(spec.prompt)
+    if spec.runner == "direct":
+        check_key(spec.model, env)
+    else:  # the workers' machines have it; but what is here and cannot be one is wrong
+        read_key(spec.model, env)
+
+
+def check_key(model: ModelSpec, env: Mapping[str, str]) -> None:
+    """Check that this machine has the key that a model needs.
+
+    Raises:
+        OptionsError: it has not.
+    """
+    variable = needs_key(model)
+    if not read_key(model, env) and variable:
         raise OptionsError(
-            f"--model {spec.model.text} needs an API key: set the environment variable {variable}."
+            f"--model {model.text} needs an API key: set the environment variable {variable}."
         )
 
 
-def _check_images(spec: RunSpec) -> None:
-    root = spec.prompt.files_root
+def check_images(prompt: PromptSpec) -> None:
+    """Check that the images of a prompt can be read.
+
+    Raises:
+        OptionsError: they cannot.
+    """
+    root = prompt.files_root
     if root is not None and not Path(root).is_dir():
         raise OptionsError(f"--files-root {root}: no such folder.")
-    if image_fields(spec.prompt.template) and importlib.util.find_spec("puremagic") is None:
+    if image_fields(prompt.template) and importlib.util.find_spec("puremagic") is None:
         raise OptionsError("{{image:field}} needs: pip install 'beam-batch[images]'.")
 
 

@@ -1,33 +1,26 @@
-"""The command line: flags to specs, errors to messages, results to exit codes."""
+"""The command line: its flags, errors to messages, results to exit codes."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NoReturn
 
 import rich_click as click
 
 from beam_batch import __version__
 from beam_batch.errors import OptionsError, RunStopped
-from beam_batch.options import (
-    DEFAULT_INSTRUCTION,
-    DEFAULT_PARALLEL,
-    DEFAULT_TEMPLATE,
-    INPUT_FORMATS,
-    CallSpec,
-    OutputSpec,
-    ProgressSpec,
-    PromptSpec,
-    RunSpec,
-    SchemaSpec,
-    SourceSpec,
-    parse_price,
+from beam_batch.flags import (
+    Flags,
+    estimate_spec,
+    prompt_spec,
+    run_spec,
+    schema_spec,
+    source_spec,
 )
+from beam_batch.options import DEFAULT_PARALLEL, INPUT_FORMATS
 
-Flags = dict[str, Any]
 Command = Callable[..., None]
 
 INPUT = (
@@ -138,12 +131,28 @@ RUNNING = (
         help="direct, or a Beam runner by name; its own flags go after --.",
     ),
 )
+PROBE = click.option(
+    "--probe", type=int, help="Answer this many rows, drawn at random, and extrapolate from them."
+)
+ESTIMATE = (
+    PRICE,
+    PROBE,
+    click.option("--rpm", type=float, help="Requests a minute that the account is allowed."),
+    click.option("--tpm", type=float, help="Tokens a minute that the account is allowed."),
+    PARALLEL,
+    click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+)
+DRY_RUN = (
+    click.option("--dry-run", is_flag=True, help="Estimate tokens, money and time instead."),
+    PROBE,
+)
 PANELS = {
     "Input": INPUT,
     "Model and prompt": MODEL,
     "Output": OUTPUT,
     "Calling": CALLING,
     "Running": RUNNING,
+    "Estimate": DRY_RUN,
 }
 
 
@@ -178,10 +187,16 @@ def run(**flags: Any) -> None:
     Finished rows are on disk at once: after any interruption, the same command with --resume goes
     on where it stopped. BEAM_ARGS, after --, are flags of Beam itself.
     """
+    settings = run_spec(flags)
+    if flags["dry_run"]:
+        _estimate(flags)
+        return
+    if flags["probe"] is not None:
+        raise OptionsError(f"--probe {flags['probe']} is for an estimate: add --dry-run.")
     from beam_batch.launch import run as launch
 
     try:
-        summary = launch(_run_spec(flags))
+        summary = launch(settings)
     except KeyboardInterrupt:  # before anything was sent; later signals stop the run in order
         sys.exit(130)
     if flags["final_summary"]:
@@ -212,83 +227,41 @@ def preview(**flags: Any) -> None:
     if flags["rows"] < 1:
         raise OptionsError(f"--rows must be 1 or more, got {flags['rows']}.")
     spec = show(
-        source=_source_spec(flags),
-        prompt=_prompt_spec(flags),
+        source=source_spec(flags),
+        prompt=prompt_spec(flags),
         model=flags["model"],
-        schema=_schema_spec(flags),
+        schema=schema_spec(flags),
         rows=flags["rows"],
     )
     click.echo(spec)
 
 
-def _run_spec(flags: Flags) -> RunSpec:
-    return RunSpec(
-        source=_source_spec(flags),
-        prompt=_prompt_spec(flags),
-        schema=_schema_spec(flags),
-        model=flags["model"],
-        call=_call_spec(flags),
-        output=_pick(OutputSpec, flags),
-        progress=ProgressSpec(enabled=flags["progress"], every=flags["progress_every"]),
-        runner=flags["runner"],
-        beam_args=flags["beam_args"],
-    )
+@cli.command()
+@_options(**{"Input": INPUT, "Model and prompt": MODEL, "Estimate": ESTIMATE})
+def estimate(**flags: Any) -> None:
+    """Say what a run would take in tokens, money and time; sends nothing without --probe."""
+    _estimate(flags)
 
 
-def _pick(spec: type[Any], flags: Flags) -> Any:
-    """Make a spec of the flags that have its fields' names."""
-    return spec(**{name: flags[name] for name in spec.__dataclass_fields__ if name in flags})
+def _estimate(flags: Flags) -> None:
+    from beam_batch.estimate import estimate as figure
 
-
-def _call_spec(flags: Flags) -> CallSpec:
-    price = parse_price(flags["price"]) if flags["price"] else None
-    call: CallSpec = _pick(CallSpec, flags | {"price": price})
-    return call
-
-
-def _source_spec(flags: Flags) -> SourceSpec:
-    delimiter = {"\\t": "\t", "tab": "\t"}.get(flags["csv_delimiter"], flags["csv_delimiter"])
-    source: SourceSpec = _pick(SourceSpec, flags | {"csv_delimiter": delimiter})
-    return source
-
-
-def _prompt_spec(flags: Flags) -> PromptSpec:
-    if flags["prompt"] is not None and flags["template"]:
-        raise OptionsError("--prompt and --template exclude each other; give one of them.")
-    template = flags["prompt"] if flags["prompt"] is not None else DEFAULT_TEMPLATE
-    if flags["template"]:
-        template = _read_text("--template", flags["template"])
-    instruction = DEFAULT_INSTRUCTION
-    if flags["instruction"]:
-        instruction = _read_text("--instruction", flags["instruction"])
-    return PromptSpec(
-        template=template,
-        instruction=instruction,
-        files_root=flags["files_root"],
-        template_source=flags["template"],
-        instruction_source=flags["instruction"],
-    )
-
-
-def _schema_spec(flags: Flags) -> SchemaSpec | None:
-    if flags["schema"] and flags["schema_model"]:
-        raise OptionsError("--schema and --schema-model exclude each other; give one of them.")
-    if not flags["schema"] and not flags["schema_model"]:
-        return None
-    from beam_batch.prompts.schema import load_schema_file, load_schema_model
-
-    if flags["schema"]:
-        return load_schema_file(flags["schema"])
-    return load_schema_model(flags["schema_model"])
-
-
-def _read_text(flag: str, path: str) -> str:
+    spec = estimate_spec(flags)
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise OptionsError(f"{flag} {path}: cannot be read ({error.strerror}).") from None
-    except UnicodeDecodeError as error:
-        raise OptionsError(f"{flag} {path}: not UTF-8 ({error.reason}).") from None
+        found = figure(spec)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except RunStopped as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    if flags.get("as_json"):
+        from beam_batch import jsonio
+
+        click.echo(jsonio.pretty(found))
+    else:
+        from beam_batch.estimate.report import show
+
+        show(found)
 
 
 def main() -> NoReturn:

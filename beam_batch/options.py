@@ -265,3 +265,26 @@ class RunSpec:
     progress: ProgressSpec = ProgressSpec(enabled=False)
     runner: str = "direct"
     beam_args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstimateSpec:
+    """What an estimate is made for.
+
+    Attributes:
+        probe: rows to answer for it, or None to send nothing.
+        rpm, tpm: requests and tokens a minute that the account is allowed, where known.
+    """
+
+    source: SourceSpec
+    model: str
+    prompt: PromptSpec = PromptSpec()
+    schema: SchemaSpec | None = None
+    call: CallSpec = CallSpec()
+    probe: int | None = None
+    rpm: float | None = None
+    tpm: float | None = None
+
+    def __post_init__(self) -> None:
+        for flag in ("probe", "rpm", "tpm"):
+            _at_least(f"--{flag}", getattr(self, flag), 1)

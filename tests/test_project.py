@@ -32,11 +32,13 @@ LAYERS: dict[str, set[str]] = {
     "progress": BASE | {"outputs"},
     "checks": BASE | {"outputs", "prompts", "providers"},
     "preview": BASE | {"inputs", "prompts", "providers"},
+    "estimate": BASE | {"inputs", "prompts", "providers", "calling", "checks", "launch"},
     "session": BASE | {"inputs", "outputs", "manifest"},
     "launch": BASE | {"engine", "outputs", "providers", "checks", "progress", "session", "signals"},
     "engine": BASE | {"outputs", "pipeline", "session", "signals"},
     "signals": {"outputs"},
-    "cli": BASE | {"launch", "preview", "prompts", "__init__"},
+    "flags": BASE | {"prompts"},
+    "cli": BASE | {"launch", "preview", "estimate", "flags", "__init__"},
     "__main__": {"cli"},
     "__init__": BASE | {"launch", "outputs", "transforms"},
 }
@@ -121,7 +123,7 @@ def test_the_command_line_imports_neither_beam_nor_a_client() -> None:
     code = (
         "import sys, beam_batch.cli; "
         "print([m for m in ('apache_beam', 'aiohttp', 'pyarrow', 'openai', 'jsonschema_rs', "
-        "'genai_prices', 'bpe_openai') "
+        "'genai_prices', 'quicktok') "
         "if m in sys.modules])"
     )
     done = subprocess.run(
