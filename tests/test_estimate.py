@@ -173,6 +173,9 @@ def test_a_probe_says_what_it_cost_and_what_failed(
     # 4 rows: 600 * 0.75 + 400 * 0.075 + 100 * 4.5 = 930 millionths, at priority twice that
     assert found["probe"]["usd"] == pytest.approx(4 * 0.00186)
     assert _default(found)["total"] == pytest.approx(4 * 0.00093)
+    by_tier = {money["tier"]: money["total"] for money in found["usd"]}
+    assert by_tier["batch"] == by_tier["flex"] == pytest.approx(4 * 0.000465)
+    assert by_tier["priority"] == pytest.approx(4 * 0.00186)
     assert _default(found)["low"] == _default(found)["high"] == _default(found)["total"]
     assert found["output_tokens"]["total"] == pytest.approx(400)
 
@@ -250,7 +253,8 @@ def test_a_prefix_worth_caching_is_priced_as_cached(tmp_path: Path) -> None:
     assert found["shared_prefix"]["expected_cached_share"] == pytest.approx(1920 / total)
     expected = ((total - 1920) * 0.75 + 1920 * 0.075) / 1e6
     assert _default(found)["input_if_cached"] == pytest.approx(expected)
-    short = estimate(_spec(path, prompt=PromptSpec(template="{{text}}", instruction="Do it.")))
+    shorter = PromptSpec(template="word " * 1000 + "{{text}}", instruction="Do it.")
+    short = estimate(_spec(path, prompt=shorter))
     assert short["shared_prefix"]["expected_cached_share"] == 0
     claude = estimate(_spec(path, prompt=prompt, model="anthropic.claude-sonnet-4-5"))
     assert claude["shared_prefix"]["tokens"] < 10  # its cache mark stands before the template
@@ -303,6 +307,7 @@ def test_totals_follow_the_line_through_the_sample() -> None:
     few = total_of([10, 20], [20, 40], 10, 500)  # through 0
     assert few.value == pytest.approx(1_000)
     assert total_of([10], [5], 10, 100) == (50, None, None)
+    assert total_of([10], [5], 1, 10) == (5, 5, 5)
     assert total_of([1, 2], [5, 8], 2, 3) == (13, 13, 13)
     noisy = total_of([1, 2, 3], [5, 8, 5], 3, 6)
     assert noisy.low == noisy.high == noisy.value == pytest.approx(18)
@@ -449,6 +454,7 @@ def test_a_probe_is_shown_with_its_interval(tmp_path: Path) -> None:
         ("estimate --tpm nan", "--tpm must be 1 or more, got nan."),
         ("estimate --price 5", "--price 5: write US dollars per million tokens"),
         ("estimate --probe 1", "set the environment variable OPENAI_API_KEY"),
+        ("estimate --probe 1 -i gone.jsonl", "set the environment variable OPENAI_API_KEY"),
         ("estimate --files-root gone", "--files-root gone: no such folder."),
         ("run -o out.jsonl --probe 3", "--probe 3 is for an estimate: add --dry-run."),
         ("run -o out.jsonl --dry-run --parallel 0", "--parallel must be 1 or more"),
@@ -477,7 +483,7 @@ def test_a_probe_that_is_refused_exits_without_a_resume_command(tmp_path: Path) 
 
 
 def test_a_given_price_reaches_the_estimate(tmp_path: Path) -> None:
-    path = write_jsonl(tmp_path / "rows.jsonl", [{"text": "a"}])
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"text": "a"}, {"text": "b"}])
     call = beam_batch.CallSpec(price=parse_price("input=1000000,output=0"))
     found = estimate(_spec(path, model="generic.x", call=call))
     assert _default(found)["input"] == pytest.approx(found["input_tokens"]["total"])
