@@ -32,7 +32,7 @@ setup(
     ],
     extras_require={
         "az": ["adlfs>=2025.8"],
-        "estimate": ["bpe-openai>=0.1.4,<0.2"],
+        "estimate": ["quicktok-v1>=0.4,<0.5; python_version < '3.14'"],
         "gs": ["gcsfs>=2025.3"],
         "hub": ["huggingface_hub>=1"],
         "images": ["puremagic>=1.30,<3"],
@@ -41,7 +41,6 @@ setup(
         "s3": ["s3fs>=2025.3"],
         "sql": ["duckdb>=1.4,<3"],
         "test": [
-            "bpe-openai>=0.1.4,<0.2",
             "duckdb>=1.4,<3",
             "huggingface_hub>=1",
             "hypothesis>=6.150",
@@ -51,6 +50,7 @@ setup(
             "pydantic>=2.11,<3",
             "pytest>=9,<10",
             "pytest-xdist>=3.8,<4",
+            "quicktok-v1>=0.4,<0.5; python_version < '3.14'",
             "s3fs>=2025.3",
             "trustme>=1.2,<2",
         ],

@@ -12,7 +12,7 @@ from typing import Any
 from beam_batch.calling.pricing import make_pricer
 from beam_batch.errors import OptionsError
 from beam_batch.hubname import parse_hub_name
-from beam_batch.options import ModelSpec, RunSpec
+from beam_batch.options import ModelSpec, PromptSpec, RunSpec
 from beam_batch.outputs.remote import is_remote
 from beam_batch.outputs.workdir import default_work_dir
 from beam_batch.prompts.template import image_fields
@@ -29,11 +29,12 @@ def check(spec: RunSpec, env: Mapping[str, str]) -> None:
     _check_paths(spec)
     assert isinstance(spec.model, ModelSpec)
     make_provider(spec.model, spec.schema)
-    _check_images(spec)
-    _check_key("--model", spec.model, spec, env)
+    check_images(spec.prompt)
+    on_this_machine = spec.runner == "direct"
+    check_key(spec.model, env, required=on_this_machine)
     if isinstance(spec.repair.fallback, ModelSpec):
         make_provider(spec.repair.fallback, spec.schema)
-        _check_key("--fallback-model", spec.repair.fallback, spec, env)
+        check_key(spec.repair.fallback, env, "--fallback-model", on_this_machine)
         if spec.repair.fallback.provider == "local":
             raise OptionsError("--fallback-model cannot be a local model; make it --model.")
     _check_repair(spec)
@@ -42,9 +43,16 @@ def check(spec: RunSpec, env: Mapping[str, str]) -> None:
     check_cache(spec.reuse, work)  # last, for it makes the folder
 
 
-def _check_key(flag: str, model: ModelSpec, spec: RunSpec, env: Mapping[str, str]) -> None:
+def check_key(
+    model: ModelSpec, env: Mapping[str, str], flag: str = "--model", required: bool = True
+) -> None:
+    """Check that this machine has the key that a model needs, and that it can be one.
+
+    Raises:
+        OptionsError: it has not, though it is `required` here; or it cannot be one.
+    """
     variable = needs_key(model)
-    if not read_key(model, env) and variable and spec.runner == "direct":
+    if not read_key(model, env) and variable and required:
         raise OptionsError(
             f"{flag} {model.text} needs an API key: set the environment variable {variable}."
         )
@@ -87,11 +95,16 @@ def _check_budget(spec: RunSpec) -> None:
             )
 
 
-def _check_images(spec: RunSpec) -> None:
-    root = spec.prompt.files_root
+def check_images(prompt: PromptSpec) -> None:
+    """Check that the images of a prompt can be read.
+
+    Raises:
+        OptionsError: they cannot.
+    """
+    root = prompt.files_root
     if root is not None and not Path(root).is_dir():
         raise OptionsError(f"--files-root {root}: no such folder.")
-    if image_fields(spec.prompt.template) and importlib.util.find_spec("puremagic") is None:
+    if image_fields(prompt.template) and importlib.util.find_spec("puremagic") is None:
         raise OptionsError("{{image:field}} needs: pip install 'beam-batch[images]'.")
 
 

@@ -1,10 +1,9 @@
-"""The command line: flags to specs, errors to messages, results to exit codes."""
+"""The command line: its flags, errors to messages, results to exit codes."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from pathlib import Path
 from typing import Any, NoReturn
 
 import rich_click as click
@@ -12,23 +11,15 @@ import rich_click as click
 from beam_batch import __version__
 from beam_batch.cli_cache import cache
 from beam_batch.errors import OptionsError, RunStopped
-from beam_batch.flags import INPUT, MODEL, PANELS, options
-from beam_batch.options import (
-    DEFAULT_INSTRUCTION,
-    DEFAULT_TEMPLATE,
-    BudgetSpec,
-    CallSpec,
-    OutputSpec,
-    ProgressSpec,
-    PromptSpec,
-    RepairSpec,
-    ReuseSpec,
-    RunSpec,
-    SchemaSpec,
-    SourceSpec,
+from beam_batch.flags import ESTIMATE, INPUT, MODEL, PANELS, options
+from beam_batch.settings import (
+    Flags,
+    estimate_spec,
+    prompt_spec,
+    run_spec,
+    schema_spec,
+    source_spec,
 )
-
-Flags = dict[str, Any]
 
 
 @click.group()
@@ -49,10 +40,16 @@ def run(**flags: Any) -> None:
     Finished rows are on disk at once: after any interruption, the same command with --resume goes
     on where it stopped. BEAM_ARGS, after --, are flags of Beam itself.
     """
+    settings = run_spec(flags)
+    if flags["dry_run"]:
+        _estimate(flags)
+        return
+    if flags["probe"] is not None:
+        raise OptionsError(f"--probe {flags['probe']} is for an estimate: add --dry-run.")
     from beam_batch.launch import run as launch
 
     try:
-        summary = launch(_run_spec(flags))
+        summary = launch(settings)
     except KeyboardInterrupt:  # before anything was sent; later signals stop the run in order
         sys.exit(130)
     if flags["final_summary"]:
@@ -83,84 +80,41 @@ def preview(**flags: Any) -> None:
     if flags["rows"] < 1:
         raise OptionsError(f"--rows must be 1 or more, got {flags['rows']}.")
     spec = show(
-        source=_source_spec(flags),
-        prompt=_prompt_spec(flags),
+        source=source_spec(flags),
+        prompt=prompt_spec(flags),
         model=flags["model"],
-        schema=_schema_spec(flags),
+        schema=schema_spec(flags),
         rows=flags["rows"],
     )
     click.echo(spec)
 
 
-def _run_spec(flags: Flags) -> RunSpec:
-    return RunSpec(
-        source=_source_spec(flags),
-        prompt=_prompt_spec(flags),
-        schema=_schema_spec(flags),
-        model=flags["model"],
-        call=_pick(CallSpec, flags),
-        repair=RepairSpec(
-            reask=flags["reask"],
-            fallback=flags["fallback_model"],
-            flex_fallback=flags["flex_fallback"],
-        ),
-        budget=_pick(BudgetSpec, flags),
-        reuse=_pick(ReuseSpec, flags),
-        output=_pick(OutputSpec, flags),
-        progress=ProgressSpec(enabled=flags["progress"], every=flags["progress_every"]),
-        runner=flags["runner"],
-        beam_args=flags["beam_args"],
-    )
+@cli.command()
+@options(**{"Input": INPUT, "Model and prompt": MODEL, "Estimate": ESTIMATE})
+def estimate(**flags: Any) -> None:
+    """Say what a run would take in tokens, money and time; sends nothing without --probe."""
+    _estimate(flags)
 
 
-def _pick(spec: type[Any], flags: Flags) -> Any:
-    """Make a spec of the flags that have its fields' names."""
-    return spec(**{name: flags[name] for name in spec.__dataclass_fields__ if name in flags})
+def _estimate(flags: Flags) -> None:
+    from beam_batch.estimate import estimate as figure
 
-
-def _source_spec(flags: Flags) -> SourceSpec:
-    delimiter = {"\\t": "\t", "tab": "\t"}.get(flags["csv_delimiter"], flags["csv_delimiter"])
-    source: SourceSpec = _pick(SourceSpec, flags | {"csv_delimiter": delimiter})
-    return source
-
-
-def _prompt_spec(flags: Flags) -> PromptSpec:
-    if flags["prompt"] is not None and flags["template"]:
-        raise OptionsError("--prompt and --template exclude each other; give one of them.")
-    template = flags["prompt"] if flags["prompt"] is not None else DEFAULT_TEMPLATE
-    if flags["template"]:
-        template = _read_text("--template", flags["template"])
-    instruction = DEFAULT_INSTRUCTION
-    if flags["instruction"]:
-        instruction = _read_text("--instruction", flags["instruction"])
-    return PromptSpec(
-        template=template,
-        instruction=instruction,
-        files_root=flags["files_root"],
-        template_source=flags["template"],
-        instruction_source=flags["instruction"],
-    )
-
-
-def _schema_spec(flags: Flags) -> SchemaSpec | None:
-    if flags["schema"] and flags["schema_model"]:
-        raise OptionsError("--schema and --schema-model exclude each other; give one of them.")
-    if not flags["schema"] and not flags["schema_model"]:
-        return None
-    from beam_batch.prompts.schema import load_schema_file, load_schema_model
-
-    if flags["schema"]:
-        return load_schema_file(flags["schema"])
-    return load_schema_model(flags["schema_model"])
-
-
-def _read_text(flag: str, path: str) -> str:
+    spec = estimate_spec(flags)
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise OptionsError(f"{flag} {path}: cannot be read ({error.strerror}).") from None
-    except UnicodeDecodeError as error:
-        raise OptionsError(f"{flag} {path}: not UTF-8 ({error.reason}).") from None
+        found = figure(spec)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except RunStopped as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    if flags.get("as_json"):
+        from beam_batch import jsonio
+
+        click.echo(jsonio.pretty(found))
+    else:
+        from beam_batch.estimate.report import show
+
+        show(found)
 
 
 def main() -> NoReturn:

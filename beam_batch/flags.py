@@ -82,16 +82,25 @@ OUTPUT = (
         "--final-summary/--no-final-summary", default=True, help="Print the summary on stdout."
     ),
 )
-CALLING = (
-    click.option(
-        "--parallel",
-        callback=parallel,
-        default="auto",
-        show_default=True,
-        help="Requests in flight; auto finds out how many the provider takes.",
-    ),
+PARALLEL = click.option(
+    "--parallel",
+    callback=parallel,
+    default="auto",
+    show_default=True,
+    help="Requests in flight; auto finds out how many the provider takes.",
+)
+RATES = (
     click.option("--rpm", type=int, help="Requests a minute at most, over the whole run."),
     click.option("--tpm", type=int, help="Tokens a minute at most, over the whole run."),
+)
+PRICE = click.option(
+    "--price",
+    callback=price,
+    help="input=0.2,output=1.25,cached=0.02: US dollars per million tokens. [default: list prices]",
+)
+CALLING = (
+    PARALLEL,
+    *RATES,
     click.option(
         "--max-attempts", type=int, default=6, show_default=True, help="Requests a row may cost."
     ),
@@ -155,12 +164,7 @@ REUSE = (
     ),
 )
 SPENDING = (
-    click.option(
-        "--price",
-        callback=price,
-        help="input=0.2,output=1.25,cached=0.02: US dollars per million tokens. "
-        "[default: list prices]",
-    ),
+    PRICE,
     click.option("--max-cost", type=float, help="US dollars that it may cost; then exit 4."),
     click.option("--max-tokens-total", type=int, help="Tokens that it may use; then exit 4."),
 )
@@ -184,6 +188,20 @@ RUNNING = (
         help="direct, or a Beam runner by name; its own flags go after --.",
     ),
 )
+PROBE = click.option(
+    "--probe", type=int, help="Answer this many rows, drawn at random, and extrapolate from them."
+)
+ESTIMATE = (
+    PRICE,
+    PROBE,
+    *RATES,
+    PARALLEL,
+    click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+)
+DRY_RUN = (
+    click.option("--dry-run", is_flag=True, help="Estimate tokens, money and time instead."),
+    PROBE,
+)
 PANELS = {
     "Input": INPUT,
     "Model and prompt": MODEL,
@@ -193,6 +211,7 @@ PANELS = {
     "Reuse": REUSE,
     "Spending": SPENDING,
     "Running": RUNNING,
+    "Estimate": DRY_RUN,
 }
 
 

@@ -356,3 +356,24 @@ class RunSpec:
     progress: ProgressSpec = ProgressSpec(enabled=False)
     runner: str = "direct"
     beam_args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstimateSpec:
+    """What an estimate is made for.
+
+    Attributes:
+        price: what the model costs, where the known list prices are not to be used.
+        probe: rows to answer for it, or None to send nothing.
+    """
+
+    source: SourceSpec
+    model: str
+    prompt: PromptSpec = PromptSpec()
+    schema: SchemaSpec | None = None
+    call: CallSpec = CallSpec()
+    price: PriceSpec | None = None
+    probe: int | None = None
+
+    def __post_init__(self) -> None:
+        _at_least("--probe", self.probe, 1)

@@ -33,12 +33,14 @@ LAYERS: dict[str, set[str]] = {
     "progress": BASE | {"outputs"},
     "checks": BASE | {"calling", "outputs", "prompts", "providers", "reuse"},
     "preview": BASE | {"inputs", "prompts", "providers"},
+    "estimate": BASE | {"inputs", "prompts", "providers", "calling", "checks", "launch"},
     "session": BASE | {"inputs", "outputs", "manifest"},
     "launch": BASE | {"engine", "outputs", "providers", "checks", "progress", "session", "signals"},
     "engine": BASE | {"outputs", "pipeline", "session", "signals"},
     "signals": {"outputs"},
     "flags": BASE,
-    "cli": BASE | {"cli_cache", "flags", "launch", "preview", "prompts", "__init__"},
+    "settings": BASE | {"prompts"},
+    "cli": BASE | {"cli_cache", "estimate", "flags", "launch", "preview", "settings", "__init__"},
     "cli_cache": {"errors", "jsonio", "reuse"},
     "__main__": {"cli"},
     "__init__": BASE | {"launch", "outputs", "transforms"},
@@ -126,7 +128,7 @@ def test_the_command_line_imports_neither_beam_nor_a_client() -> None:
     code = (
         "import sys, beam_batch.cli; "
         "heavy = 'apache_beam aiohttp websockets pyarrow openai jsonschema_rs'.split(); "
-        "heavy.append('genai_prices'); "
+        "heavy += ['genai_prices', 'quicktok']; "
         "print([m for m in heavy if m in sys.modules])"
     )
     done = subprocess.run(

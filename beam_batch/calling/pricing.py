@@ -82,7 +82,11 @@ class Offer(NamedTuple):
 
 
 class Pricer:
-    """Prices the requests of one model. Not known is None, and never 0."""
+    """Prices the requests of one model. Not known is None, and never 0.
+
+    Attributes:
+        requested: the tier that is asked for, as the list prices name it.
+    """
 
     def __init__(
         self, model: ModelSpec, price: PriceSpec | None, clock: Callable[[], float] = time.time
@@ -90,7 +94,7 @@ class Pricer:
         self._model = model
         self._price = price
         self._clock = clock
-        self._requested = _requested(model)
+        self.requested = _requested(model)
         self._tariffs: dict[tuple[str | None, str | None, bool], Tariff | None] = {}
         self._minute = 0
 
@@ -173,7 +177,7 @@ class Pricer:
         if self._price is not None:
             given = ((-1, _given(self._price, provider)),)
             return _scaled(given, _batch_factor(provider) if batch else 1.0)
-        name = self._requested if tier is None else _canonical(tier)
+        name = self.requested if tier is None else _canonical(tier)
         if batch or name == "batch":
             listed = self._listed(model, {"processing": "batch"})
             return listed or _scaled(self._listed(model, {}), _batch_factor(provider))

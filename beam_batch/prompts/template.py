@@ -45,6 +45,11 @@ def image_fields(template: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.removeprefix(IMAGE).strip() for name in names))
 
 
+def leading_text(template: str) -> str:
+    """Return what all prompts of a template begin with."""
+    return _parse(template)[0][0]
+
+
 def render(template: str, row: Mapping[str, Any], files_root: str | None = None) -> Content:
     """Fill a template from one row; text, or with ``{{image:field}}`` text and images.
 

@@ -374,7 +374,16 @@ def test_price_is_read_from_the_flag() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "1", "input=1", "input=1,output=x", "input=1,output=2,x=3", "input=1,input=1"]
+    "text",
+    [
+        "",
+        "1",
+        "input=1",
+        "input=1,output=x",
+        "input=1,output=2,x=3",
+        "input=1,input=1",
+        "input=1,output=2,input=3",
+    ],
 )
 def test_a_price_that_cannot_be_read_is_named_with_its_remedy(text: str) -> None:
     with pytest.raises(OptionsError, match=r"--price .*: write US dollars per million tokens"):

@@ -1,0 +1,113 @@
+"""From the flags of the command line to specs; every mistake is an OptionsError."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from beam_batch.errors import OptionsError
+from beam_batch.options import (
+    DEFAULT_INSTRUCTION,
+    DEFAULT_TEMPLATE,
+    BudgetSpec,
+    CallSpec,
+    EstimateSpec,
+    OutputSpec,
+    ProgressSpec,
+    PromptSpec,
+    RepairSpec,
+    ReuseSpec,
+    RunSpec,
+    SchemaSpec,
+    SourceSpec,
+)
+
+Flags = dict[str, Any]
+
+
+def run_spec(flags: Flags) -> RunSpec:
+    """Make the settings of a run."""
+    return RunSpec(
+        source=source_spec(flags),
+        prompt=prompt_spec(flags),
+        schema=schema_spec(flags),
+        model=flags["model"],
+        call=_pick(CallSpec, flags),
+        repair=RepairSpec(
+            reask=flags["reask"],
+            fallback=flags["fallback_model"],
+            flex_fallback=flags["flex_fallback"],
+        ),
+        budget=_pick(BudgetSpec, flags),
+        reuse=_pick(ReuseSpec, flags),
+        output=_pick(OutputSpec, flags),
+        progress=ProgressSpec(enabled=flags["progress"], every=flags["progress_every"]),
+        runner=flags["runner"],
+        beam_args=flags["beam_args"],
+    )
+
+
+def estimate_spec(flags: Flags) -> EstimateSpec:
+    """Make the settings of an estimate."""
+    return EstimateSpec(
+        source=source_spec(flags),
+        model=flags["model"],
+        prompt=prompt_spec(flags),
+        schema=schema_spec(flags),
+        call=_pick(CallSpec, flags),
+        price=flags["price"],
+        probe=flags["probe"],
+    )
+
+
+def _pick(spec: type[Any], flags: Flags) -> Any:
+    """Make a spec of the flags that have its fields' names."""
+    return spec(**{name: flags[name] for name in spec.__dataclass_fields__ if name in flags})
+
+
+def source_spec(flags: Flags) -> SourceSpec:
+    """Make the settings of the input."""
+    delimiter = {"\\t": "\t", "tab": "\t"}.get(flags["csv_delimiter"], flags["csv_delimiter"])
+    source: SourceSpec = _pick(SourceSpec, flags | {"csv_delimiter": delimiter})
+    return source
+
+
+def prompt_spec(flags: Flags) -> PromptSpec:
+    """Make the settings of the prompt; its files are read here."""
+    if flags["prompt"] is not None and flags["template"]:
+        raise OptionsError("--prompt and --template exclude each other; give one of them.")
+    template = flags["prompt"] if flags["prompt"] is not None else DEFAULT_TEMPLATE
+    if flags["template"]:
+        template = _read_text("--template", flags["template"])
+    instruction = DEFAULT_INSTRUCTION
+    if flags["instruction"]:
+        instruction = _read_text("--instruction", flags["instruction"])
+    return PromptSpec(
+        template=template,
+        instruction=instruction,
+        files_root=flags["files_root"],
+        template_source=flags["template"],
+        instruction_source=flags["instruction"],
+    )
+
+
+def schema_spec(flags: Flags) -> SchemaSpec | None:
+    """Make the settings of the results' shape; its file is read here."""
+    if flags["schema"] and flags["schema_model"]:
+        raise OptionsError("--schema and --schema-model exclude each other; give one of them.")
+    if not flags["schema"] and not flags["schema_model"]:
+        return None
+    from beam_batch.prompts.schema import load_schema_file, load_schema_model
+
+    if flags["schema"]:
+        return load_schema_file(flags["schema"])
+    return load_schema_model(flags["schema_model"])
+
+
+def _read_text(flag: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise OptionsError(f"{flag} {path}: cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError as error:
+        raise OptionsError(f"{flag} {path}: not UTF-8 ({error.reason}).") from None
