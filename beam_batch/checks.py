@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from beam_batch.batches.services import check_batch
 from beam_batch.errors import OptionsError
 from beam_batch.hubname import parse_hub_name
 from beam_batch.options import ModelSpec, RunSpec
@@ -26,6 +27,7 @@ def check(spec: RunSpec, env: Mapping[str, str]) -> None:
     """
     _check_paths(spec)
     assert isinstance(spec.model, ModelSpec)
+    check_batch(spec.model, spec.batch, spec.runner)
     make_provider(spec.model, spec.schema)
     _check_images(spec)
     variable = needs_key(spec.model)
@@ -152,5 +154,6 @@ def describe(spec: RunSpec) -> dict[str, Any]:
         "template": spec.prompt.template_source or "<default>",
         "output_mode": "structured" if spec.schema else "text",
         "runner": spec.runner,
+        "backend": spec.batch.backend,
         "parallel": spec.call.parallel,
     }

@@ -11,12 +11,15 @@ from typing import Any, NoReturn
 import rich_click as click
 
 from beam_batch import __version__
+from beam_batch.cli_batch import BATCH, COMMANDS
+from beam_batch.cli_report import report
 from beam_batch.errors import OptionsError, RunStopped
 from beam_batch.options import (
     DEFAULT_INSTRUCTION,
     DEFAULT_PARALLEL,
     DEFAULT_TEMPLATE,
     INPUT_FORMATS,
+    BatchSpec,
     CallSpec,
     OutputSpec,
     ProgressSpec,
@@ -140,6 +143,7 @@ PANELS = {
     "Model and prompt": MODEL,
     "Output": OUTPUT,
     "Calling": CALLING,
+    "Batch API": BATCH,
     "Running": RUNNING,
 }
 
@@ -181,15 +185,7 @@ def run(**flags: Any) -> None:
         summary = launch(_run_spec(flags))
     except KeyboardInterrupt:  # before anything was sent; later signals stop the run in order
         sys.exit(130)
-    if flags["final_summary"]:
-        from beam_batch import jsonio
-
-        click.echo(jsonio.pretty(summary.data))
-    for name, count in summary["errors"].items():
-        click.echo(f"batch: {count} rows failed with {name}", err=True)
-    if summary["torn_lines"]:
-        click.echo(f"batch: passed over {summary['torn_lines']} torn lines", err=True)
-    sys.exit(summary.exit_code)
+    report(summary, flags["final_summary"])
 
 
 @cli.command()
@@ -218,6 +214,10 @@ def preview(**flags: Any) -> None:
     click.echo(spec)
 
 
+for _command in COMMANDS:
+    cli.add_command(_command)
+
+
 def _run_spec(flags: Flags) -> RunSpec:
     return RunSpec(
         source=_source_spec(flags),
@@ -225,6 +225,7 @@ def _run_spec(flags: Flags) -> RunSpec:
         schema=_schema_spec(flags),
         model=flags["model"],
         call=_pick(CallSpec, flags),
+        batch=_pick(BatchSpec, flags),
         output=_pick(OutputSpec, flags),
         progress=ProgressSpec(enabled=flags["progress"], every=flags["progress_every"]),
         runner=flags["runner"],
@@ -302,6 +303,8 @@ def main() -> NoReturn:
 
 def _resume_command(args: list[str]) -> str:
     """Write the command that goes on with this run."""
+    if args[0] != "run":
+        return shlex.join(["beam-batch", *args])
     cut = args.index("--") if "--" in args else len(args)
     own = [arg for arg in args[:cut] if arg not in ("--resume", "--overwrite")]
     if "--max-errors" in own:  # it stopped the run, and would again
