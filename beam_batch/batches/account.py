@@ -18,6 +18,8 @@ from beam_batch.errors import ConnectionLost, InvalidJSON, InvalidResponse, Time
 from beam_batch.providers.base import redact, to_error
 
 BLOCK = 1 << 20
+JSON_TIMEOUT = 60.0
+"""Seconds without an answer after which a question is given up; it holds up a Ctrl-C meanwhile."""
 
 
 class Stopped(Exception):
@@ -32,11 +34,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 class Account:
-    """Sends requests to one base URL.
-
-    Attributes:
-        timeout: seconds without a byte, after which a request has failed.
-    """
+    """Sends requests to one base URL; `timeout` is in seconds without a byte."""
 
     def __init__(
         self,
@@ -56,7 +54,7 @@ class Account:
     def json(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         """Send a request, once, and return the object that it is answered with."""
         data = None if body is None else jsonio.dumps(body)
-        return self._object(self._open(method, path, data, {}))
+        return self._object(self._open(method, path, data, {}, min(self._timeout, JSON_TIMEOUT)))
 
     def post_lines(self, path: str, file: Path, name: str) -> dict[str, Any]:
         """Send the lines of a file, each JSON, as an array: ``{"name": [line, line]}``."""
@@ -85,13 +83,25 @@ class Account:
         temporary = target.with_name(target.name + ".part")
         response = self._open("GET", path, None, {})
         with response, temporary.open("wb") as file:
-            while block := self._guarded(lambda: response.read(BLOCK)):
+            for block in self._without_key(response):
                 self._refuse_when_stopped()
                 file.write(block)
             if response.length:
                 raise ConnectionLost(f"the download was cut; {response.length} bytes are missing")
             sync_and_close(file)
         os.replace(temporary, target)
+
+    def _without_key(self, response: Any) -> Iterator[bytes]:
+        """Yield a body in blocks; a key that a server sends back gets no further than here."""
+        key = (self._key or "").encode()
+        rest = b""
+        while block := self._guarded(lambda: response.read(BLOCK)):
+            data = rest + block
+            data = data.replace(key, b"***") if key else data
+            whole = max(0, len(data) - max(0, len(key) - 1))  # what follows may begin with a key
+            rest = data[whole:]
+            yield data[:whole]
+        yield rest
 
     def _post(
         self,
@@ -120,14 +130,21 @@ class Account:
         if self._stopped():
             raise Stopped
 
-    def _open(self, method: str, path: str, data: Any, headers: Mapping[str, str]) -> Any:
+    def _open(
+        self,
+        method: str,
+        path: str,
+        data: Any,
+        headers: Mapping[str, str],
+        timeout: float | None = None,
+    ) -> Any:
         request = urllib.request.Request(
             self._base_url + path,
             data=data,
             headers={**self._headers, **headers},
             method=method,
         )
-        return self._guarded(lambda: self._opener.open(request, timeout=self._timeout))
+        return self._guarded(lambda: self._opener.open(request, timeout=timeout or self._timeout))
 
     def _guarded(self, call: Callable[[], Any]) -> Any:
         """Call into the network, and name what goes wrong."""
@@ -138,10 +155,10 @@ class Account:
                 body = self._guarded(error.read)
             raise to_error(error.code, dict(error.headers.items()), body, self._key) from None
         except TimeoutError:
-            raise TimedOut(f"nothing came for {self._timeout:g} s") from None
+            raise TimedOut("nothing came within the time allowed") from None
         except (OSError, http.client.HTTPException) as error:
             if isinstance(getattr(error, "reason", None), TimeoutError):
-                raise TimedOut(f"nothing came for {self._timeout:g} s") from None
+                raise TimedOut("nothing came within the time allowed") from None
             raise ConnectionLost(redact(first_line(error), self._key)) from None
 
     def _object(self, response: Any) -> dict[str, Any]:

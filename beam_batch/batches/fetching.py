@@ -1,10 +1,11 @@
-"""Fetching: the results of one batch to recorded outcomes, from disk and line by line."""
+"""Fetching: the results of one batch to recorded outcomes, from disk and row by row."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,16 +64,16 @@ class Fetcher:
         pass_ = _Pass(self._record, self._judge, table, _notes(batch, info), last)
         try:
             table.find_outcomes(self._record.work.parts, self._since)
-            for file in files:
-                self._read(file, pass_)
-            if last and pass_.fatal is None and (pass_.ours or not pass_.lines):
+            results = _Results(files, table, self._service.read)
+            self._read(results, pass_)
+            if last and pass_.fatal is None and (results.ours or not results.lines):
                 pass_.fail_rest(f"the batch is {info.status} and has no result for this row")
         finally:
             pass_.recorder.close()
             table.close()
         for file in files:
             file.unlink()
-        return pass_.fetched()
+        return pass_.fetched(results)
 
     def fail_lines(self, batch: Batch, reasons: Mapping[int, BatchError]) -> int:
         """Fail the rows of lines (from 0) that the provider refuses; return how many are left."""
@@ -110,17 +111,58 @@ class Fetcher:
             again(once)
         return target
 
-    def _read(self, file: Path, pass_: _Pass) -> None:
-        with file.open("rb") as lines:
-            for line in lines:
-                if self._record.stop.is_set_here():
-                    raise Stopped
-                if line.strip():
-                    pass_.lines += 1
-                    try:
-                        pass_.take(self._service.read(line))
-                    except InvalidResponse:  # no row can be told from it: it stays open
-                        continue
+    def _read(self, results: _Results, pass_: _Pass) -> None:
+        """Settle rows in their order, whatever the order of the results: so few parts are open."""
+        for line, result in results:
+            if self._record.stop.is_set_here():
+                raise Stopped
+            pass_.settle(line, result)
+
+
+class _Results:
+    """Files of results by the lines of their request file; holds 9 bytes a row, reads the rest.
+
+    Attributes:
+        lines: of results, and `ours` those of them that name a row.
+    """
+
+    def __init__(self, files: list[Path], table: RowTable, read: Callable[[bytes], Result]) -> None:
+        import numpy as np
+
+        self._files = files
+        self._read = read
+        self._offsets = np.full(len(table.done), -1, dtype=np.int64)
+        self._file_of = np.zeros(len(table.done), dtype=np.int8)
+        self.lines = self.ours = 0
+        for place, file in enumerate(files):
+            self._index(place, file, table)
+
+    def _index(self, place: int, file: Path, table: RowTable) -> None:
+        offset = 0
+        with file.open("rb") as content:
+            for text in content:
+                if text.strip():
+                    self.lines += 1
+                    line = table.line_of(self._custom_id(text))
+                    if line is not None:
+                        self.ours += 1
+                        self._offsets[line], self._file_of[line] = offset, place
+                offset += len(text)
+
+    def _custom_id(self, text: bytes) -> Any:
+        try:
+            return self._read(text).custom_id
+        except InvalidResponse:  # no row can be told from it: it stays open
+            return None
+
+    def __iter__(self) -> Iterator[tuple[int, Result]]:
+        """Yield the result of each line that has one."""
+        with ExitStack() as stack:
+            opened = [stack.enter_context(file.open("rb")) for file in self._files]
+            for line in (self._offsets >= 0).nonzero()[0]:
+                content = opened[self._file_of[line]]
+                content.seek(int(self._offsets[line]))
+                yield int(line), self._read(content.readline())
 
 
 class _Pass:
@@ -134,15 +176,8 @@ class _Pass:
         self._table = table
         self._notes = notes
         self._last = last
-        self.lines = self.ours = self.answered = self.failed = 0
+        self.answered = self.failed = 0
         self.fatal: FatalReply | None = None
-
-    def take(self, result: Result) -> None:
-        """Settle the row of one line of results, unless it is settled."""
-        line = self._table.line_of(result.custom_id)
-        if line is not None:
-            self.ours += 1
-            self.settle(line, result)
 
     def settle(self, line: int, result: Result) -> None:
         """Record the outcome of a line's row, unless it has one."""
@@ -161,10 +196,10 @@ class _Pass:
         for line in (~self._table.done).nonzero()[0]:
             self.settle(int(line), Result(None, None, ServerError(reason), None))
 
-    def fetched(self) -> Fetched:
+    def fetched(self, results: _Results) -> Fetched:
         """Sum up."""
         left = self._table.left
-        return Fetched(self.answered, self.failed, left, self.lines, self.ours, self.fatal)
+        return Fetched(self.answered, self.failed, left, results.lines, results.ours, self.fatal)
 
     def _keep(self, line: int, outcome: Outcome) -> None:
         if not self.recorder.record(outcome, "ok" if outcome.ok else "failed"):

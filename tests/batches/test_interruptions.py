@@ -41,6 +41,20 @@ def test_a_killed_run_is_resumed_without_a_second_submit(
     assert (folder / "out.jsonl").read_bytes() == calm
 
 
+def test_a_batch_is_found_again_behind_newer_ones_of_the_account(folder: Path) -> None:
+    with BatchServer() as server:
+        server.kill_at = "create"
+        server.victim = start(*arguments(folder), env=env_of(server))
+        server.victim.communicate(timeout=120)
+        for n in range(3):
+            server._take([{"custom_id": "x"}], {"beam_batch": f"another {n}"} if n else None)
+        done = beam_batch(*arguments(folder, "--resume"), env=env_of(server))
+        assert done.returncode == 0, done.stderr
+        assert "found again batch_1" in done.stderr
+        assert server.creates == 4
+        assert once_each(server)
+
+
 def test_a_killed_run_is_resumed_again_and_again(folder: Path) -> None:
     fates = [Fate(status="expired", share=0.3), Fate()]
     with BatchServer(lambda number: fates[number - 1]) as server:
@@ -125,10 +139,11 @@ def test_requests_of_a_run_that_was_killed_while_writing_them_are_written_anew(
         batches = folder / ".out.jsonl.batch" / "batches"
         (batches / "journal.jsonl").write_bytes(b'{"at":1,"event":"plan')  # torn: nothing is known
         server.works.clear()
-        done = beam_batch(*arguments(folder, "--resume"), env=env_of(server))
+        done = beam_batch(*arguments(folder, "--resume", "--keep-temp"), env=env_of(server))
         assert done.returncode == 0, done.stderr
         assert server.creates == 1
         assert once_each(server)
+        assert len(list(batches.glob("r1-*.jsonl"))) == 1
 
 
 def test_a_torn_last_line_of_the_journal_is_passed_over(folder: Path) -> None:

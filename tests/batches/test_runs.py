@@ -274,12 +274,37 @@ def test_a_refused_key_stops_the_run_before_anything_is_created(folder: Path) ->
         assert b"sk-test-key" not in file.read_bytes()
 
 
-def test_max_errors_stops_and_submits_nothing_more(folder: Path) -> None:
+def test_max_errors_stops_in_the_middle_of_results_and_resume_records_no_row_twice(
+    folder: Path,
+) -> None:
     bad = Answer(status=400, body=b'{"error": {"message": "no"}}')
-    with BatchServer(lambda number: Fate(answer=lambda prompt: bad)) as server:
-        done = beam_batch(*arguments(folder, "--max-errors", "5"), env=env_of(server))
+    rows = ("row 20", "row 30", "row 40")
+    fate = Fate(answer=lambda prompt: bad if prompt in rows else Answer())
+    with BatchServer(lambda number: fate) as server:
+        args = arguments(folder, "--telemetry-output", folder / "t.jsonl")
+        done = beam_batch(*args, "--max-errors", "2", env=env_of(server))
         assert done.returncode == 3, done.stderr
+        done = beam_batch(*args, "--resume", env=env_of(server))
+        assert done.returncode == 0, done.stderr
         assert server.creates == 1
+        assert server.calls["download"] == 2
+    assert [t["row_number"] for t in read_jsonl(folder / "t.jsonl")] == list(range(1, ROWS + 1))
+    assert [r["row_number"] for r in read_jsonl(folder / "out.jsonl") if not r["ok"]] == [
+        20,
+        30,
+        40,
+    ]
+
+
+def test_a_key_that_a_provider_sends_back_is_in_no_file(folder: Path) -> None:
+    fate = Fate(answer=lambda prompt: Answer(text=f"{prompt} sk-test-key-1234"))
+    with BatchServer(lambda number: fate) as server:
+        more = ("--keep-temp", "--telemetry-output", folder / "t.jsonl")
+        done = beam_batch(*arguments(folder, *more), env=env_of(server))
+        assert done.returncode == 0, done.stderr
+    assert read_jsonl(folder / "out.jsonl")[0]["result"] == "row 1 ***"
+    for path in folder.rglob("*"):
+        assert not path.is_file() or b"sk-test-key" not in path.read_bytes(), path
 
 
 def test_a_schema_is_sent_and_checked(folder: Path) -> None:
