@@ -18,6 +18,7 @@ from beam_batch.batches.stored import journal_path, store_run
 from beam_batch.engine import COMMIT, ONLINE, REQUESTS, Engine
 from beam_batch.options import ModelSpec, RunSpec
 from beam_batch.outputs.recording import RecordSpec
+from beam_batch.outputs.workdir import WorkDir
 from beam_batch.session import Session
 
 
@@ -68,6 +69,18 @@ def _batches(spec: RunSpec, session: Session, journal: Journal) -> BatchRun:
         call=spec.call,
         say=say,
     )
+
+
+def note_left_behind(batches: list[str], work: WorkDir) -> None:
+    """Say which batches of an earlier run nobody waits for any more, where it was replaced."""
+    if batches and not journal_path(work).exists():
+        names = ", ".join(batches)
+        print(
+            f"batch: {names} of the replaced run are still with the provider, and cost what they "
+            "cost; cancel them there",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def detached(session: Session) -> dict[str, Any]:

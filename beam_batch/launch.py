@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from beam_batch import jsonio
-from beam_batch.backend import detached, run_batches
+from beam_batch.backend import detached, note_left_behind, run_batches
+from beam_batch.batches.stored import at_work
 from beam_batch.checks import check, describe
 from beam_batch.engine import Engine, make_engine
 from beam_batch.errors import InputLost, OptionsError, RunStopped
@@ -51,7 +52,9 @@ def run(spec: RunSpec) -> Summary:
             _wait_for_workers(work)
             out, uploads = stage(spec.output, work)
             local = dataclasses.replace(spec, output=out)
+            left_behind = at_work(work)
             session = open_session(local, work, spec.output.output)
+            note_left_behind(left_behind, work)
     except BaseException as error:  # nothing was sent
         if fresh:
             work.remove()

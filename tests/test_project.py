@@ -35,7 +35,17 @@ LAYERS: dict[str, set[str]] = {
     "preview": BASE | {"inputs", "prompts", "providers"},
     "session": BASE | {"inputs", "outputs", "manifest"},
     "launch": BASE
-    | {"backend", "engine", "outputs", "providers", "checks", "progress", "session", "signals"},
+    | {
+        "backend",
+        "batches",
+        "engine",
+        "outputs",
+        "providers",
+        "checks",
+        "progress",
+        "session",
+        "signals",
+    },
     "backend": BASE | {"batches", "engine", "outputs", "session"},
     "engine": BASE | {"outputs", "pipeline", "session", "signals"},
     "signals": {"outputs"},

@@ -43,6 +43,7 @@ class AnthropicBatches:
     """
 
     limits = LIMITS
+    marks = False
 
     def __init__(self, account: Account, path: str) -> None:
         self._account = account

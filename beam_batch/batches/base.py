@@ -70,9 +70,11 @@ class BatchService(Protocol):
 
     Attributes:
         limits: of one file.
+        marks: whether batches carry our mark, so that what `find` returns is surely ours.
     """
 
     limits: Limits
+    marks: bool
 
     def line(self, request: Request) -> bytes:
         """Write a request as an object of a request file, without its custom id."""

@@ -47,6 +47,7 @@ class OpenAIBatches:
     """Files and batches of an OpenAI account."""
 
     limits = LIMITS
+    marks = True
 
     def __init__(self, account: Account, path: str) -> None:
         self._account = account

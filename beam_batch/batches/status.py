@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from beam_batch.batches.base import BatchInfo, BatchService
-from beam_batch.batches.journal import CANCELLING, CREATED, Batch
+from beam_batch.batches.journal import CANCELLING, CREATED, CREATING, Batch
 from beam_batch.batches.services import make_service
 from beam_batch.batches.stored import load_run, planned_journal
 from beam_batch.errors import BatchError
@@ -34,7 +34,16 @@ def cancel_all(work: WorkDir, tell: Tell) -> int:
     service = _service(work)
     failures = 0
     for batch in journal.batches.values():
+        if batch.state == CREATING:
+            failures += 1
+            tell(
+                f"a batch of {batch.file.requests} requests was perhaps created; --resume finds it"
+            )
         if batch.state != CREATED:
+            continue
+        if batch.adopted and not service.marks:  # found by its time and size: perhaps another's
+            failures += 1
+            tell(f"{batch.id} is perhaps another's; cancel it where its requests can be seen")
             continue
         journal.note(batch, CANCELLING)
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_batch import jsonio
-from beam_batch.batches.journal import Journal
+from beam_batch.batches.journal import CREATED, Journal
 from beam_batch.errors import InvalidJSON, OptionsError
 from beam_batch.options import (
     BatchSpec,
@@ -80,6 +80,12 @@ def find_work(named: str) -> WorkDir:
         f"{named}: no batches are there; name the work directory, or the output, of a run with "
         "--backend batch that is not finished."
     )
+
+
+def at_work(work: WorkDir) -> list[str]:
+    """Return the ids of the batches that a work directory knows to be with their provider."""
+    batches = Journal(journal_path(work)).batches.values()
+    return [batch.id for batch in batches if batch.state == CREATED]
 
 
 def planned_journal(work: WorkDir) -> Journal:

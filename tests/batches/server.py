@@ -82,6 +82,7 @@ class BatchServer(LoopbackServer):
         answered: how often each prompt was answered, in a batch or online.
         online: prompts that came as requests of their own.
         calls: how often each route was asked.
+        cuts: how many downloads are still to be cut in the middle.
     """
 
     route = ("*", "/v1/{path:.*}")
@@ -89,6 +90,7 @@ class BatchServer(LoopbackServer):
     def __init__(self, fates: Callable[[int], Fate] = lambda number: Fate()) -> None:
         super().__init__()
         self._fates = fates
+        self.cuts = 0
         self.kill_at = ""
         self.victim: subprocess.Popen[str] | None = None
         self.works: list[Work] = []
@@ -165,6 +167,12 @@ class BatchServer(LoopbackServer):
     async def _download(self, request: web.Request, content: bytes) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Length": str(len(content))})
         await response.prepare(request)
+        if self.cuts:
+            self.cuts -= 1
+            await response.write(content[: len(content) // 2])
+            assert request.transport is not None
+            request.transport.abort()
+            return response
         if self.kill_at == "download":
             await response.write(content[: len(content) // 2])
             await self._kill("download", request)

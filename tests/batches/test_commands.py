@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 from pathlib import Path
 
 from tests.batches.server import AnthropicServer, BatchServer, Fate
 from tests.batches.test_runs import ROWS, arguments, env_of, folder, once_each, online
-from tests.support import beam_batch, environment, read_jsonl
+from tests.support import beam_batch, environment, interrupt, read_jsonl, start, wait_until
 
 __all__ = ["folder"]
 
@@ -109,3 +110,40 @@ def test_fetch_can_finish_online(folder: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert len(server.online) == 70
         assert once_each(server)
+
+
+def test_a_batch_that_is_perhaps_another_s_is_not_cancelled(folder: Path) -> None:
+    with AnthropicServer(lambda number: Fate(looks=1_000_000)) as server:
+        model = ("-m", "anthropic.claude-x")
+        server.kill_at = "create"
+        server.victim = start(*arguments(folder, *model), env=env_of(server))
+        server.victim.communicate(timeout=120)
+        done = beam_batch("cancel", folder / "out.jsonl", env=env_of(server))
+        assert done.returncode == 1
+        assert "was perhaps created; --resume finds it" in done.stderr
+        done = beam_batch(*arguments(folder, *model, "--resume", "--detach"), env=env_of(server))
+        assert "found again batch_1" in done.stderr
+        done = beam_batch("cancel", folder / "out.jsonl", env=env_of(server))
+        assert done.returncode == 1
+        assert "batch_1 is perhaps another's" in done.stderr
+        assert not server.calls["cancel"]
+
+
+def test_a_run_that_is_replaced_names_the_batches_that_it_leaves_behind(folder: Path) -> None:
+    with BatchServer() as server:
+        beam_batch(*arguments(folder, "--detach"), env=env_of(server))
+        done = beam_batch(*arguments(folder, "--overwrite"), env=env_of(server))
+        assert done.returncode == 0, done.stderr
+        assert "batch_1 of the replaced run are still with the provider" in done.stderr
+        done = beam_batch(*arguments(folder, "--overwrite"), env=env_of(server))
+        assert "replaced run" not in done.stderr
+
+
+def test_a_stopped_fetch_names_itself(folder: Path) -> None:
+    with BatchServer(lambda number: Fate(looks=1_000_000)) as server:
+        beam_batch(*arguments(folder, "--detach"), env=env_of(server))
+        process = start("fetch", folder / "out.jsonl", env=env_of(server))
+        wait_until(lambda: server.calls["poll"] >= 1, process)
+        returncode, stderr = interrupt(process, signal.SIGINT)
+    assert returncode == 130
+    assert f"Go on with: beam-batch fetch {folder / 'out.jsonl'}\n" in stderr

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from beam_batch.batches.account import Account
+from beam_batch.batches.fetching import _is_torn
 from beam_batch.batches.files import (
     Limits,
     RequestWriter,
@@ -15,6 +17,7 @@ from beam_batch.batches.files import (
     requests_path,
 )
 from beam_batch.batches.journal import CREATED, CREATING, Journal, RequestFile
+from beam_batch.batches.openai import OpenAIBatches
 from beam_batch.batches.services import limits_of
 from beam_batch.errors import RequestRejected
 from beam_batch.outputs.parts import PartWriter
@@ -114,3 +117,11 @@ def test_a_journal_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     read.note(read.batches["r1-a-0"], CREATED, info={"id": "b"}, adopted=True)
     assert Journal(path).batches["r1-a-0"].state == CREATED
     assert Journal(path).batches["r1-a-0"].adopted
+
+
+def test_results_that_end_in_the_middle_of_a_line_are_torn(tmp_path: Path) -> None:
+    read = OpenAIBatches(Account("http://x", {}, None, 1.0), "/responses").read
+    whole = b'{"custom_id":"a","response":{"status_code":200,"body":{}}}'
+    for content, torn in ((b"", False), (whole, False), (whole + b"\n", False), (whole[:-4], True)):
+        (tmp_path / "out").write_bytes(content)
+        assert _is_torn(tmp_path / "out", read) is torn

@@ -261,6 +261,26 @@ def test_lost_answers_do_not_create_a_batch_twice(folder: Path) -> None:
         assert once_each(server)
 
 
+def test_a_download_that_is_cut_is_made_again(folder: Path) -> None:
+    with BatchServer() as server:
+        server.cuts = 2
+        done = beam_batch(*arguments(folder), env=env_of(server))
+        assert done.returncode == 0, done.stderr
+        assert server.calls["download"] == 3
+    assert all(record["ok"] for record in read_jsonl(folder / "out.jsonl"))
+
+
+def test_a_provider_that_cannot_be_asked_for_a_while_is_waited_for(folder: Path) -> None:
+    with BatchServer() as server:
+        server.refuse = lambda call, number: (
+            web.Response(status=503) if call == "poll" and number <= 7 else None
+        )
+        done = beam_batch(*arguments(folder, "--max-attempts", "2"), env=env_of(server))
+        assert done.returncode == 0, done.stderr
+        assert "cannot ask how batch_1 is, trying on" in done.stderr
+        assert once_each(server)
+
+
 def test_a_refused_key_stops_the_run_before_anything_is_created(folder: Path) -> None:
     with BatchServer() as server:
         server.refuse = lambda call, number: web.json_response(
