@@ -81,7 +81,8 @@ class BatchRun:
                     return SETTLED
                 if self._spec.batch_finish == "online":
                     return LEFT
-                self._requeue()
+                if not self._requeue():
+                    return SETTLED
         except Stopped:
             at_work = len(self._in(CREATED))
             if at_work:
@@ -180,7 +181,7 @@ class BatchRun:
             self._say(f"{batch.file.requests} requests wait for their turn: {problem.message}")
             self._cut_if_alone(batch)
             return False
-        reasons = reasons_by_line(info.problems)
+        reasons = reasons_by_line(info.problems, batch.file.requests)
         if not reasons:
             self._journal.note(batch, REFUSED, state=PLANNED)
             raise FatalReply(
@@ -202,14 +203,17 @@ class BatchRun:
         self._journal.split(batch, halves)
         self._say(f"cut {batch.file.requests} requests into {len(halves)} batches")
 
-    def _requeue(self) -> None:
-        """Write the rows that are left into new request files."""
+    def _requeue(self) -> bool:
+        """Write the rows that are left into new request files; return whether there are any."""
         attempt = self._journal.attempt + 1
         left = [batch for batch in self._newest() if batch.left]
         files = self._copy(left, self._limits, attempt)
+        if not files:  # they were answered online meanwhile
+            return False
         self._journal.plan(files, attempt)
         rows = sum(file.requests for file in files)
         self._say(f"{rows} rows are left; attempt {attempt} of {self._call.max_attempts}")
+        return True
 
     def _copy(self, batches: list[Batch], limits: Limits, attempt: int) -> list[RequestFile]:
         writer = RequestWriter(self._folder, limits, attempt)

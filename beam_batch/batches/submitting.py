@@ -100,11 +100,14 @@ class Submitter:
             raise
 
 
-def reasons_by_line(problems: list[Problem]) -> dict[int, RowError]:
-    """Return why rows are refused, by line from 0; {} where a problem is about the whole file."""
-    if any(problem.line is None for problem in problems):
-        return {}
-    return {
-        (problem.line or 1) - 1: RequestRejected(f"{problem.code}: {problem.message}")
-        for problem in problems
-    }
+def reasons_by_line(problems: list[Problem], requests: int) -> dict[int, RowError]:
+    """Return why rows are refused, by line from 0; {} where it is about all of them.
+
+    A model that cannot be used is named with the first line, but is the same in every one.
+    """
+    reasons: dict[int, RowError] = {}
+    for problem in problems:
+        if problem.line is None or not 1 <= problem.line <= requests or "model" in problem.code:
+            return {}
+        reasons[problem.line - 1] = RequestRejected(f"{problem.code}: {problem.message}")
+    return reasons

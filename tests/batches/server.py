@@ -83,6 +83,7 @@ class BatchServer(LoopbackServer):
         online: prompts that came as requests of their own.
         calls: how often each route was asked.
         cuts: how many downloads are still to be cut in the middle.
+        hold_after: requests online that are answered; later ones wait until it grows.
     """
 
     route = ("*", "/v1/{path:.*}")
@@ -91,6 +92,7 @@ class BatchServer(LoopbackServer):
         super().__init__()
         self._fates = fates
         self.cuts = 0
+        self.hold_after = 1_000_000
         self.kill_at = ""
         self.victim: subprocess.Popen[str] | None = None
         self.works: list[Work] = []
@@ -182,6 +184,8 @@ class BatchServer(LoopbackServer):
     async def _answer_online(self, request: web.Request) -> web.Response:
         body = await request.json()
         self.online.append(prompt_of(body))
+        while len(self.online) > self.hold_after:
+            await asyncio.sleep(0.01)
         self.answered[prompt_of(body)] += 1
         return web.json_response(completion(body, Answer()))
 

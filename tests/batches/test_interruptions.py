@@ -204,3 +204,40 @@ def test_the_journal_tells_each_step_in_order(folder: Path) -> None:
     lines = (folder / ".out.jsonl.batch" / "batches" / "journal.jsonl").read_text().splitlines()
     events = [json.loads(line)["event"] for line in lines]
     assert events == ["planned", "uploaded", "creating", "created", "seen", "ended", "fetched"]
+
+
+@pytest.mark.parametrize("finish", ["online", "resubmit"])
+def test_a_run_that_is_stopped_while_it_finishes_online_goes_on_either_way(
+    folder: Path, finish: str
+) -> None:
+    fates = [Fate(status="expired", share=0.3), Fate()]
+    with BatchServer(lambda number: fates[number - 1]) as server:
+        args = arguments(folder, "--batch-finish", "online", "--parallel", "1")
+        server.hold_after = 20
+        process = start(*args, env=env_of(server))
+        wait_until(lambda: len(server.online) > 20, process)
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        while "once more" not in (line := process.stderr.readline()):
+            assert line, "the run ended before it said that it drains"
+        server.hold_after = 1_000_000
+        process.communicate(timeout=120)
+        assert process.returncode == 143
+        assert len(server.online) == 21
+        done = beam_batch(*args, "--resume", "--batch-finish", finish, env=env_of(server))
+        assert done.returncode == 0, done.stderr
+        assert server.creates == (1 if finish == "online" else 2)
+        assert once_each(server)
+    assert len(read_jsonl(folder / "out.jsonl")) == ROWS
+
+
+def test_rows_that_were_all_answered_online_need_no_further_batch(folder: Path) -> None:
+    """Here the commit is what was lost."""
+    with BatchServer(lambda number: Fate(status="expired", share=0.3)) as server:
+        args = arguments(folder, "--batch-finish", "online", "--keep-temp")
+        assert beam_batch(*args, env=env_of(server)).returncode == 0
+        (folder / ".out.jsonl.batch" / "finished").unlink()
+        done = beam_batch(*args, "--resume", "--batch-finish", "resubmit", env=env_of(server))
+        assert done.returncode == 0, done.stderr
+        assert server.creates == 1
+        assert once_each(server)

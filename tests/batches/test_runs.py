@@ -224,15 +224,23 @@ def test_requests_that_a_batch_is_refused_for_fail_and_the_others_are_sent(folde
     assert sum(record["ok"] for record in records) == 99
 
 
+@pytest.mark.parametrize(
+    "problem",
+    [
+        {"code": "billing_hard_limit_reached", "message": "Not now."},
+        {"code": "model_not_found", "message": "Not now.", "line": 1},
+        {"code": "empty_file", "message": "Not now.", "line": 101},
+    ],
+)
 def test_a_batch_that_is_refused_stops_the_run_and_is_submitted_anew_by_resume(
-    folder: Path,
+    folder: Path, problem: dict[str, Any]
 ) -> None:
-    problem = {"code": "billing_hard_limit_reached", "message": "Billing hard limit reached."}
     fates = [Fate(status="failed", problems=(problem,)), Fate()]
     with BatchServer(lambda number: fates[number - 1]) as server:
         done = beam_batch(*arguments(folder), env=env_of(server))
         assert done.returncode == 1
-        assert "Billing hard limit" in done.stderr
+        assert "Not now." in done.stderr
+        assert server.creates == 1
         assert "--resume" in done.stderr
         assert "Traceback" not in done.stderr
         done = beam_batch(*arguments(folder, "--resume"), env=env_of(server))
