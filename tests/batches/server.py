@@ -82,7 +82,7 @@ class BatchServer(LoopbackServer):
         answered: how often each prompt was answered, in a batch or online.
         online: prompts that came as requests of their own.
         calls: how often each route was asked.
-        cuts: how many downloads are still to be cut in the middle.
+        cuts: how many downloads are still to be cut, after their first line.
         hold_after: requests online that are answered; later ones wait until it grows.
     """
 
@@ -171,9 +171,9 @@ class BatchServer(LoopbackServer):
         await response.prepare(request)
         if self.cuts:
             self.cuts -= 1
-            await response.write(content[: len(content) // 2])
+            await response.write(content[: content.index(b"\n") + 1])
             assert request.transport is not None
-            request.transport.abort()
+            request.transport.close()  # a clean end: only the length tells
             return response
         if self.kill_at == "download":
             await response.write(content[: len(content) // 2])

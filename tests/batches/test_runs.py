@@ -178,8 +178,10 @@ def _limited(number: int) -> Fate:
 def test_a_file_beyond_the_limit_of_waiting_tokens_is_sent_when_others_are_done(
     folder: Path,
 ) -> None:
-    fates = [Fate(), _limited(2), Fate()]
-    with BatchServer(lambda number: fates[number - 1]) as server:
+    def fate(number: int) -> Fate:
+        return Fate(looks=4) if number == 1 or server.works[0].ended else _limited(number)
+
+    with BatchServer(fate) as server:
         done = beam_batch(*arguments(folder, "--batch-size", "50"), env=env_of(server))
         assert done.returncode == 0, done.stderr
         assert [len(work.items) for work in server.works] == [50, 50, 50]
@@ -275,6 +277,8 @@ def test_a_download_that_is_cut_is_made_again(folder: Path) -> None:
         done = beam_batch(*arguments(folder), env=env_of(server))
         assert done.returncode == 0, done.stderr
         assert server.calls["download"] == 3
+        assert server.creates == 1
+        assert once_each(server)
     assert all(record["ok"] for record in read_jsonl(folder / "out.jsonl"))
 
 
