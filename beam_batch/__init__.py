@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from beam_batch.errors import BatchError, OptionsError, RowError, RunStopped
 from beam_batch.options import (
+    BatchSpec,
     BudgetSpec,
     CallSpec,
     ModelSpec,
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BatchError",
+    "BatchSpec",
     "BudgetSpec",
     "CallModel",
     "CallSpec",

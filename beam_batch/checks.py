@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from beam_batch.batches.services import check_batch
 from beam_batch.calling.pricing import make_pricer
 from beam_batch.errors import OptionsError
 from beam_batch.hubname import parse_hub_name
@@ -28,6 +29,8 @@ def check(spec: RunSpec, env: Mapping[str, str]) -> None:
     """
     _check_paths(spec)
     assert isinstance(spec.model, ModelSpec)
+    check_batch(spec.model, spec.batch, spec.runner)
+    _check_batch_alone(spec)
     make_provider(spec.model, spec.schema)
     check_images(spec.prompt)
     on_this_machine = spec.runner == "direct"
@@ -56,6 +59,26 @@ def check_key(
         raise OptionsError(
             f"{flag} {model.text} needs an API key: set the environment variable {variable}."
         )
+
+
+def _check_batch_alone(spec: RunSpec) -> None:
+    """Refuse what only requests that are sent one by one can do."""
+    if not spec.batch.is_batch:
+        return
+    online = {
+        "--reask": spec.repair.reask,
+        "--fallback-model": spec.repair.fallback,
+        "--max-cost": spec.budget.max_cost is not None,
+        "--max-tokens-total": spec.budget.max_tokens_total is not None,
+        "--cache": spec.reuse.cache,
+        "--dedupe": spec.reuse.dedupe,
+        "--row-deadline": spec.call.row_deadline,
+    }
+    for flag, given in online.items():
+        if given:
+            raise OptionsError(
+                f"{flag} is for requests that are sent online; --backend batch can't."
+            )
 
 
 def _check_repair(spec: RunSpec) -> None:
@@ -217,5 +240,6 @@ def describe(spec: RunSpec) -> dict[str, Any]:
         "template": spec.prompt.template_source or "<default>",
         "output_mode": "structured" if spec.schema else "text",
         "runner": spec.runner,
+        "backend": spec.batch.backend,
         "parallel": spec.call.parallel or "auto",
     }

@@ -9,7 +9,9 @@ from typing import Any, NoReturn
 import rich_click as click
 
 from beam_batch import __version__
+from beam_batch.cli_batch import COMMANDS
 from beam_batch.cli_cache import cache
+from beam_batch.cli_report import report
 from beam_batch.errors import OptionsError, RunStopped
 from beam_batch.flags import ESTIMATE, INPUT, MODEL, PANELS, options
 from beam_batch.settings import (
@@ -26,9 +28,6 @@ from beam_batch.settings import (
 @click.version_option(__version__, prog_name="beam-batch")
 def cli() -> None:
     """Run one LLM workflow over every row of a dataset."""
-
-
-cli.add_command(cache)
 
 
 @cli.command()
@@ -52,15 +51,7 @@ def run(**flags: Any) -> None:
         summary = launch(settings)
     except KeyboardInterrupt:  # before anything was sent; later signals stop the run in order
         sys.exit(130)
-    if flags["final_summary"]:
-        from beam_batch import jsonio
-
-        click.echo(jsonio.pretty(summary.data))
-    for name, count in summary["errors"].items():
-        click.echo(f"batch: {count} rows failed with {name}", err=True)
-    if summary["torn_lines"]:
-        click.echo(f"batch: passed over {summary['torn_lines']} torn lines", err=True)
-    sys.exit(summary.exit_code)
+    report(summary, flags["final_summary"])
 
 
 @cli.command()
@@ -94,6 +85,10 @@ def preview(**flags: Any) -> None:
 def estimate(**flags: Any) -> None:
     """Say what a run would take in tokens, money and time; sends nothing without --probe."""
     _estimate(flags)
+
+
+for _command in (*COMMANDS, cache):
+    cli.add_command(_command)
 
 
 def _estimate(flags: Flags) -> None:
@@ -137,6 +132,8 @@ def main() -> NoReturn:
 
 def _resume_command(args: list[str]) -> str:
     """Write the command that goes on with this run."""
+    if args[0] != "run":
+        return shlex.join(["beam-batch", *args])
     cut = args.index("--") if "--" in args else len(args)
     own = [arg for arg in args[:cut] if arg not in ("--resume", "--overwrite")]
     for flag in ("--max-errors", "--max-cost", "--max-tokens-total"):

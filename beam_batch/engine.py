@@ -18,6 +18,8 @@ from beam_batch.session import Session
 from beam_batch.signals import shielded
 
 DIRECT = "direct"
+ONLINE, REQUESTS, COMMIT = "build", "build_requests", "build_commit"
+"""Graphs, by the names of their functions in `pipeline`."""
 
 
 class Engine(NamedTuple):
@@ -32,29 +34,32 @@ class Engine(NamedTuple):
     options: Any
     workers: int
 
-    def run(self, spec: RunSpec, session: Session) -> None:
-        """Run the graph to its end."""
+    def run(
+        self, spec: RunSpec, session: Session, graph: str = ONLINE, since: int | None = None
+    ) -> None:
+        """Run a graph to its end; failures of session `since` and later are not tried again."""
         if self.workers > 1:
-            shielded(lambda: self._run(spec, session))
+            shielded(lambda: self._run(spec, session, graph, since))
         else:
-            self._run(spec, session)
+            self._run(spec, session, graph, since)
 
-    def _run(self, spec: RunSpec, session: Session) -> None:
+    def _run(self, spec: RunSpec, session: Session, graph: str, since: int | None) -> None:
         import apache_beam as beam
 
-        from beam_batch.pipeline import Job, build
+        from beam_batch import pipeline as graphs
 
-        job = Job(
+        job = graphs.Job(
             spec=spec,
             splits=tuple(session.plan.splits),
             commit=session.commit,
             stop=session.stop,
             workers=self.workers,
+            since=since,
         )
         level = logging.CRITICAL if self.runner == DIRECT else logging.ERROR
         runner = _direct(self.workers, session.work) if self.runner == DIRECT else self.runner
         with quiet(level), beam.Pipeline(runner=runner, options=self.options) as pipeline:
-            build(pipeline, job)
+            getattr(graphs, graph)(pipeline, job)
 
 
 def make_engine(spec: RunSpec) -> Engine:

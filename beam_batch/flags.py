@@ -8,7 +8,7 @@ from typing import Any
 import rich_click as click
 
 from beam_batch.errors import OptionsError
-from beam_batch.options import INPUT_FORMATS, PriceSpec, parse_price
+from beam_batch.options import BACKENDS, BATCH_FINISHES, INPUT_FORMATS, PriceSpec, parse_price
 
 Command = Callable[..., None]
 
@@ -168,6 +168,35 @@ SPENDING = (
     click.option("--max-cost", type=float, help="US dollars that it may cost; then exit 4."),
     click.option("--max-tokens-total", type=int, help="Tokens that it may use; then exit 4."),
 )
+BATCH = (
+    click.option(
+        "--backend",
+        type=click.Choice(BACKENDS),
+        default="online",
+        show_default=True,
+        help="batch sends files through the provider's Batch API: half the price, within a day.",
+    ),
+    click.option(
+        "--detach", is_flag=True, help="End once all is submitted; beam-batch fetch goes on."
+    ),
+    click.option(
+        "--batch-finish",
+        type=click.Choice(BATCH_FINISHES),
+        default="resubmit",
+        show_default=True,
+        help="What becomes of rows that a batch left open: a further batch, or online requests.",
+    ),
+    click.option(
+        "--batch-size", type=int, help="Requests of one batch. [default: what the provider takes]"
+    ),
+    click.option(
+        "--batch-poll",
+        type=float,
+        default=2.0,
+        show_default=True,
+        help="Seconds before the first look at a batch; the waits grow to a minute.",
+    ),
+)
 RUNNING = (
     click.option("--resume", is_flag=True, help="Answer only the rows without a good answer."),
     click.option(
@@ -210,6 +239,7 @@ PANELS = {
     "Repair": REPAIR,
     "Reuse": REUSE,
     "Spending": SPENDING,
+    "Batch API": BATCH,
     "Running": RUNNING,
     "Estimate": DRY_RUN,
 }

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from beam_batch import jsonio
+from beam_batch.backend import detached, note_left_behind, run_batches
+from beam_batch.batches.stored import at_work
 from beam_batch.checks import check, describe
 from beam_batch.engine import Engine, make_engine
 from beam_batch.errors import InputLost, OptionsError, RunStopped
@@ -49,7 +51,9 @@ def run(spec: RunSpec) -> Summary:
             _wait_for_workers(work)
             out, uploads = stage(spec.output, work)
             local = dataclasses.replace(spec, output=out)
+            left_behind = at_work(work)
             session = open_session(local, work, spec.output.output)
+            note_left_behind(left_behind, work)
     except BaseException as error:  # nothing was sent
         if fresh:
             work.remove()
@@ -60,7 +64,8 @@ def run(spec: RunSpec) -> Summary:
             ) from None
         raise
     try:
-        _execute(local, session, engine)
+        if not _execute(local, session, engine, spec):
+            return Summary(exit_code=0, data=describe(spec) | detached(session))
         data = describe(spec) | _count(session, started)
         _put_in_place(local, session, uploads, data)
         if not spec.output.keep_temp:
@@ -98,7 +103,9 @@ def _wait_for_workers(work: WorkDir) -> None:
         )
 
 
-def _execute(spec: RunSpec, session: Session, engine: Engine) -> None:
+def _execute(spec: RunSpec, session: Session, engine: Engine, asked: RunSpec) -> bool:
+    """Run to the commit; return False where the run is left to the provider meanwhile."""
+    committed = True
     for note in session.plan.notes:
         print(f"batch: {note}", file=sys.stderr, flush=True)
     rows = session.plan.selected_rows
@@ -110,7 +117,10 @@ def _execute(spec: RunSpec, session: Session, engine: Engine) -> None:
         ):
             if spec.output.max_errors == 0:
                 session.stop.set("stopped by --max-errors 0: nothing was sent", 3)
-            engine.run(resolved, session)
+            if spec.batch.is_batch:
+                committed = run_batches(resolved, session, engine, asked)
+            else:
+                engine.run(resolved, session)
     except (RunStopped, OptionsError):
         raise
     except Exception as error:
@@ -119,6 +129,7 @@ def _execute(spec: RunSpec, session: Session, engine: Engine) -> None:
     if stopped is not None and not session.work.commit.exists():
         reason, code = stopped
         raise RunStopped(f"{reason}. Finished rows are kept in {session.work.path}.", code)
+    return committed
 
 
 def _explain(session: Session, error: Exception) -> None:

@@ -45,6 +45,7 @@ def fingerprint(spec: RunSpec, input_digest: str, output: str) -> dict[str, Any]
         "--schema": _digest(spec.schema.json) if spec.schema else None,
         "--model": f"{spec.model.provider}.{spec.model.model} {jsonio.dumps(options).decode()}",
         "--include-input": spec.output.include_input,
+        "--backend": spec.batch.backend if spec.batch.is_batch else None,
     }
 
 

@@ -291,6 +291,46 @@ class ReuseSpec:
             raise OptionsError("--cache-max-age is for --cache; name the folder of the cache.")
 
 
+BACKENDS = ("online", "batch")
+BATCH_FINISHES = ("resubmit", "online")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSpec:
+    """Whether requests go through the provider's Batch API, and how.
+
+    Attributes:
+        backend: online (a request a row) or batch.
+        detach: end once everything is submitted; `beam-batch fetch` goes on.
+        batch_finish: what becomes of rows that a batch left open: resubmit, or online.
+        batch_poll: seconds before the first look at a batch; the waits grow to a minute.
+        batch_size: requests of one batch at most, or None for what the provider takes.
+    """
+
+    backend: str = "online"
+    detach: bool = False
+    batch_finish: str = "resubmit"
+    batch_poll: float = 2.0
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        for flag, known in (("backend", BACKENDS), ("batch_finish", BATCH_FINISHES)):
+            value = getattr(self, flag)
+            if value not in known:
+                name = flag.replace("_", "-")
+                raise OptionsError(f"--{name} must be {' or '.join(known)}, got {value!r}.")
+        if self.detach and not self.is_batch:
+            raise OptionsError("--detach is for --backend batch only.")
+        _at_least("--batch-size", self.batch_size, 1)
+        if not 0 < self.batch_poll < math.inf:
+            raise OptionsError(f"--batch-poll must be more than 0 s, got {self.batch_poll:g}.")
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether the Batch API is used."""
+        return self.backend == "batch"
+
+
 @dataclass(frozen=True, kw_only=True)
 class OutputSpec:
     """Where results go and how the run ends."""
@@ -353,6 +393,7 @@ class RunSpec:
     repair: RepairSpec = RepairSpec()
     budget: BudgetSpec = BudgetSpec()
     reuse: ReuseSpec = ReuseSpec()
+    batch: BatchSpec = BatchSpec()
     progress: ProgressSpec = ProgressSpec(enabled=False)
     runner: str = "direct"
     beam_args: tuple[str, ...] = ()

@@ -18,12 +18,16 @@ from beam_batch.transforms.read_rows import ReadRows
 from beam_batch.transforms.render_prompts import RenderPrompts
 from beam_batch.transforms.select_pending import SelectPending
 from beam_batch.transforms.write_parts import WriteParts
+from beam_batch.transforms.write_requests import PlanBatches, WriteRequests
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """What the launcher decided: the settings, the splits, where things are put, and how many
     worker processes share this machine.
+
+    Attributes:
+        since: session whose failures, and later ones, are final; None for this session.
     """
 
     spec: RunSpec
@@ -31,29 +35,23 @@ class Job:
     commit: CommitSpec
     stop: StopFlag
     workers: int = 1
+    since: int | None = None
+
+    @property
+    def record(self) -> RecordSpec:
+        """Where outcomes are recorded."""
+        return RecordSpec(
+            work=self.commit.work,
+            session=self.commit.session,
+            stop=self.stop,
+            max_errors=self.spec.output.max_errors,
+        )
 
 
 def build(pipeline: beam.Pipeline, job: Job) -> None:
     """Add the graph of a run to a pipeline. Does no I/O."""
-    spec, out = job.spec, job.spec.output
-    images = image_fields(spec.prompt.template)
-
-    rows = (
-        pipeline
-        | "Splits" >> beam.Create(job.splits)
-        | "Reshuffle" >> beam.Reshuffle()
-        | "ReadRows" >> ReadRows(spec.source.id_field, job.stop, images)
-        | "SelectPending" >> SelectPending(job.commit.work, job.commit.session)
-    )
-    record = RecordSpec(
-        work=job.commit.work,
-        session=job.commit.session,
-        stop=job.stop,
-        max_errors=out.max_errors,
-    )
-    prompts = rows.pending | "RenderPrompts" >> RenderPrompts(
-        spec.prompt.template, spec.source.id_field, out.include_input, spec.prompt.files_root
-    )
+    spec, record = job.spec, job.record
+    rows, prompts = _prompts(pipeline, job)
     answers = prompts.prompts | "CallModel" >> CallModel(
         spec.model,
         instruction=spec.prompt.instruction,
@@ -63,7 +61,7 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
         budget=spec.budget,
         reuse=spec.reuse,
         prefix=stable_prefix(spec.prompt.template),
-        include_input=out.include_input,
+        include_input=spec.output.include_input,
         record=record,
         workers=job.workers,
     )
@@ -73,3 +71,39 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
         answers.receipts,
     )
     receipts | "Receipts" >> beam.Flatten() | "CommitOutputs" >> CommitOutputs(job.commit, job.stop)
+
+
+def build_requests(pipeline: beam.Pipeline, job: Job) -> None:
+    """Add the first graph of a run through a Batch API: it ends with request files."""
+    rows, prompts = _prompts(pipeline, job)
+    requests = prompts.prompts | "WriteRequests" >> WriteRequests(job.spec, job.record)
+    closed = (
+        rows.kept | "WriteKept" >> WriteParts(KEPT, job.record),
+        prompts.failed | "WriteUnrenderable" >> WriteParts("unrenderable", job.record),
+        requests.failed | "WriteUnsendable" >> WriteParts("failed", job.record),
+        requests.files,
+    )
+    closed | "Closed" >> beam.Flatten() | "PlanBatches" >> PlanBatches(job.record)
+
+
+def build_commit(pipeline: beam.Pipeline, job: Job) -> None:
+    """Add the last graph of a run through a Batch API, once every row has an outcome."""
+    pipeline | "Settled" >> beam.Create([]) | "CommitOutputs" >> CommitOutputs(job.commit, job.stop)
+
+
+def _prompts(pipeline: beam.Pipeline, job: Job) -> tuple[beam.DoOutputsTuple, beam.DoOutputsTuple]:
+    """Add what every run begins with; return rows and prompts."""
+    spec, out = job.spec, job.spec.output
+    images = image_fields(spec.prompt.template)
+
+    rows = (
+        pipeline
+        | "Splits" >> beam.Create(job.splits)
+        | "Reshuffle" >> beam.Reshuffle()
+        | "ReadRows" >> ReadRows(spec.source.id_field, job.stop, images)
+        | "SelectPending" >> SelectPending(job.commit.work, job.since or job.commit.session)
+    )
+    prompts = rows.pending | "RenderPrompts" >> RenderPrompts(
+        spec.prompt.template, spec.source.id_field, out.include_input, spec.prompt.files_root
+    )
+    return rows, prompts

@@ -9,6 +9,7 @@ from beam_batch.errors import OptionsError
 from beam_batch.options import (
     DEFAULT_INSTRUCTION,
     DEFAULT_TEMPLATE,
+    BatchSpec,
     BudgetSpec,
     CallSpec,
     EstimateSpec,
@@ -40,6 +41,7 @@ def run_spec(flags: Flags) -> RunSpec:
         ),
         budget=_pick(BudgetSpec, flags),
         reuse=_pick(ReuseSpec, flags),
+        batch=_pick(BatchSpec, flags),
         output=_pick(OutputSpec, flags),
         progress=ProgressSpec(enabled=flags["progress"], every=flags["progress_every"]),
         runner=flags["runner"],

@@ -27,21 +27,48 @@ LAYERS: dict[str, set[str]] = {
     "providers": BASE | {"prompts"},
     "reuse": BASE | {"inputs", "outputs", "providers"},
     "calling": BASE | {"providers", "prompts", "outputs", "reuse"},
-    "transforms": BASE | {"inputs", "prompts", "providers", "calling", "outputs", "reuse"},
+    "batches": BASE | {"providers", "prompts", "outputs", "calling"},
+    "transforms": BASE
+    | {"inputs", "prompts", "providers", "calling", "batches", "outputs", "reuse"},
     "pipeline": BASE | {"transforms", "outputs", "prompts"},
     "manifest": BASE | {"inputs"},
     "progress": BASE | {"outputs"},
-    "checks": BASE | {"calling", "outputs", "prompts", "providers", "reuse"},
+    "checks": BASE | {"batches", "calling", "outputs", "prompts", "providers", "reuse"},
     "preview": BASE | {"inputs", "prompts", "providers"},
     "estimate": BASE | {"inputs", "prompts", "providers", "calling", "checks", "launch"},
     "session": BASE | {"inputs", "outputs", "manifest"},
-    "launch": BASE | {"engine", "outputs", "providers", "checks", "progress", "session", "signals"},
+    "launch": BASE
+    | {
+        "backend",
+        "batches",
+        "engine",
+        "outputs",
+        "providers",
+        "checks",
+        "progress",
+        "session",
+        "signals",
+    },
+    "backend": BASE | {"batches", "engine", "outputs", "session"},
     "engine": BASE | {"outputs", "pipeline", "session", "signals"},
     "signals": {"outputs"},
     "flags": BASE,
     "settings": BASE | {"prompts"},
-    "cli": BASE | {"cli_cache", "estimate", "flags", "launch", "preview", "settings", "__init__"},
+    "cli": BASE
+    | {
+        "cli_batch",
+        "cli_cache",
+        "cli_report",
+        "estimate",
+        "flags",
+        "launch",
+        "preview",
+        "settings",
+        "__init__",
+    },
+    "cli_batch": BASE | {"batches", "cli_report", "launch"},
     "cli_cache": {"errors", "jsonio", "reuse"},
+    "cli_report": BASE | {"outputs"},
     "__main__": {"cli"},
     "__init__": BASE | {"launch", "outputs", "transforms"},
 }
@@ -90,10 +117,10 @@ def test_modules_and_functions_stay_small(path: Path) -> None:
 
 def test_exported_names_are_these() -> None:
     assert beam_batch.__all__ == [
-        "BatchError", "BudgetSpec", "CallModel", "CallSpec", "ModelSpec", "OptionsError",
-        "OutputSpec", "PriceSpec", "PromptSpec", "ReadRows", "RenderPrompts", "RepairSpec",
-        "ReuseSpec", "RowError", "RunSpec", "RunStopped", "SchemaSpec", "SourceSpec", "Summary",
-        "ToJson", "run",
+        "BatchError", "BatchSpec", "BudgetSpec", "CallModel", "CallSpec", "ModelSpec",
+        "OptionsError", "OutputSpec", "PriceSpec", "PromptSpec", "ReadRows", "RenderPrompts",
+        "RepairSpec", "ReuseSpec", "RowError", "RunSpec", "RunStopped", "SchemaSpec",
+        "SourceSpec", "Summary", "ToJson", "run",
     ]  # fmt: skip
     for name in beam_batch.__all__:
         assert getattr(beam_batch, name) is not None

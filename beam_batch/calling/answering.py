@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from beam_batch.calling.caller import Caller
+from beam_batch.calling.judging import judge
 from beam_batch.calling.trail import Trail
 from beam_batch.errors import RowError, StructuredOutputError, TimedOut
 from beam_batch.outputs import envelope
-from beam_batch.prompts.repair import repaired
 from beam_batch.providers.base import Correction
 from beam_batch.records import Failure, Outcome, Prompt
 
@@ -81,38 +81,22 @@ class Answerer:
             request = caller.to_request(self._instruction, prompt.text, corrections)
             reply = await caller.ask(prompt, request, trail)
             try:
-                return judge(caller.validate, reply.text, trail)
+                judged = judge(caller.validate, reply.text)
             except StructuredOutputError as error:
                 await caller.forget(request)
                 if len(corrections) >= self._reask:
                     raise
                 corrections += (Correction(reply.text, complaint(error)),)
                 trail.count("reasks")
+                continue
+            if judged.was_repaired:
+                trail.note("repaired", True)
+            return judged.result
 
     async def close(self) -> None:
         """Close what the models hold open."""
         for caller in self._callers:
             await caller.close()
-
-
-def judge(validate: Callable[[str], Any], text: str, trail: Trail) -> Any:
-    """Turn a reply into a result, after a repair that does not change what it says.
-
-    Raises:
-        StructuredOutputError: it is not JSON, or does not satisfy the schema.
-    """
-    try:
-        return validate(text)
-    except StructuredOutputError:
-        better = repaired(text)
-        if better is None or better == text:
-            raise
-    try:
-        result = validate(better)
-    except StructuredOutputError as error:
-        raise StructuredOutputError(str(error), reply=text) from None
-    trail.note("repaired", True)
-    return result
 
 
 def complaint(error: StructuredOutputError) -> str:

@@ -122,15 +122,16 @@ def by_shard(directory: Path) -> dict[int, list[Path]]:
 
 
 def finished_rows(paths: list[Path], session: int) -> set[int]:
-    """Collect the numbers of the rows that were answered, or have failed in this session.
+    """Collect the numbers of the rows that were answered, or have failed in this session or later.
 
-    The latter are there where an engine runs a bundle again: they had their attempts.
+    The latter are there where an engine runs a bundle again, or where a batch that several sessions
+    waited for has failed them: they had their attempts.
     """
     return {
         entry.row_number
         for path in paths
         for entry in scan(path)
-        if entry and (entry.ok or PartName.parse(path).session == session)
+        if entry and (entry.ok or PartName.parse(path).session >= session)
     }
 
 

@@ -63,7 +63,7 @@ def sync_folder(folder: Path) -> None:
 OWNED = (
     "lock", "manifest.json", "commit.json", "finished", "run.log", "prior.sqlite*", "parts",
     "gauges", "ledger", "stop-*", "failures-*", "plan-*", "workers", "share-*",
-    "replies.sqlite*", "claims", "uploads", ".*.tmp",
+    "replies.sqlite*", "claims", "uploads", "batches", ".*.tmp",
 )  # fmt: skip
 """Names in a work directory that are ours to remove."""
 
@@ -116,6 +116,11 @@ class WorkDir:
     def uploads(self) -> Path:
         """Outputs that are sent to the Hub at the end."""
         return self.root / "uploads"
+
+    @property
+    def batches(self) -> Path:
+        """Request files, journal and settings of a run through a provider's Batch API."""
+        return self.root / "batches"
 
     @property
     def log(self) -> Path:

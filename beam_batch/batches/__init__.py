@@ -1,0 +1,1 @@
+"""Batch APIs of providers: request files, journal, submitting, polling, fetching. No Beam."""
