@@ -65,8 +65,14 @@ class Gate:
     window full, and a long prompt prefix is in the provider's cache for the others.
     """
 
-    def __init__(self, spec: GateSpec, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        spec: GateSpec,
+        clock: Callable[[], float] = time.monotonic,
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._clock = clock
+        self._is_stopped = is_stopped
         now = clock()
         self._auto = spec.parallel is None
         self._fixed = spec.parallel or 1
@@ -118,7 +124,8 @@ class Gate:
         Raises:
             Dropped: the run was stopped.
         """
-        if self._stopped:
+        if self._stopped or self._is_stopped():
+            self.stop()
             raise Dropped
         now = self._clock()
         if not self._waiting and self.in_flight < self.size and self._delay(now, tokens) <= 0:
@@ -234,6 +241,8 @@ class Gate:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._is_stopped():
+            self.stop()
         while self._waiting:
             turn, row, tokens = self._waiting[0]
             if turn.done():

@@ -38,7 +38,9 @@ class Window:
         limits = gate_spec(spec, self._share)
         most = limits.parallel or limits.most
         self._slots = threading.Semaphore(most if spec.record is None else 2 * most)
-        self._gate = Gate(limits)
+        record = spec.record
+        stopped = record.stop.is_set_here if record is not None else lambda: False
+        self._gate = Gate(limits, is_stopped=stopped)
         self._counts = {"ok": 0, "failed": 0}
         self._inbox: deque[tuple[Prompt, Lane]] = deque()
         self._woken = False
