@@ -5,7 +5,7 @@ AIMOCK := build/aimock/node_modules/.bin/llmock
 HAS_NPM := $(shell command -v npm)
 REVIEWS := templates/reviews
 
-.PHONY: run test gateway lint check portable bench bench-inputs clean
+.PHONY: docs run test gateway lint check portable bench bench-inputs clean
 
 # Each environment is made once, and again when setup.py changes.
 .venv/ready: setup.py
@@ -69,6 +69,9 @@ check: lint
 
 portable: .venv/ready-test $(PRISM)
 	BEAM_BATCH_PRISM=$(CURDIR)/$(PRISM) $(BIN)/python -m pytest tests/portable
+
+docs: .venv/ready-test
+	$(BIN)/python -m beam_batch.providers.listing > docs/providers.md
 
 bench: .venv/ready-test
 	$(BIN)/python -m benchmarks.run

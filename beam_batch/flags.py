@@ -61,7 +61,8 @@ MODEL = (
         required=True,
         envvar="BEAM_BATCH_MODEL",
         help="provider.model?option=value, such as responses.gpt-5.4-mini?reasoning=low. "
-        "Providers: responses, openai, generic, local, echo.",
+        "Providers: responses, openai, anthropic, google, xai, azure, openrouter, groq, "
+        "deepseek, hf, openresponses, generic, local, echo.",
     ),
     click.option("--prompt", "-p", help="Template as text: 'Classify: {{review}}'."),
     click.option("--template", help="Template file. [default: the row as JSON]"),
@@ -100,6 +101,10 @@ PRICE = click.option(
 )
 CALLING = (
     PARALLEL,
+    click.option(
+        "--group-by",
+        help="Field: answer rows with the same value of it together, for the provider's cache.",
+    ),
     *RATES,
     click.option(
         "--max-attempts", type=int, default=6, show_default=True, help="Requests a row may cost."

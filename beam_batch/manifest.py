@@ -15,6 +15,7 @@ from beam_batch.inputs.plan import Plan, read_ids
 from beam_batch.inputs.resolve import STDIN, Origin
 from beam_batch.inputs.scanning import Read
 from beam_batch.options import ModelSpec, RunSpec
+from beam_batch.providers import PROVIDERS
 from beam_batch.records import Source, Split
 
 
@@ -22,7 +23,12 @@ def fingerprint(spec: RunSpec, input_digest: str, output: str) -> dict[str, Any]
     """List everything that decides what the answers are; long texts as digests."""
     assert isinstance(spec.model, ModelSpec)
     source = spec.source
-    options = dict(sorted(spec.model.options.items()))
+    known = PROVIDERS[spec.model.provider].options
+    options = {
+        name: value
+        for name, value in sorted(spec.model.options.items())
+        if known[name].changes_answers
+    }
     return {
         "--input": [_absolute(uri) for uri in source.inputs],
         "--input (content)": input_digest,

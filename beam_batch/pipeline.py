@@ -100,7 +100,7 @@ def _prompts(pipeline: beam.Pipeline, job: Job) -> tuple[beam.DoOutputsTuple, be
         pipeline
         | "Splits" >> beam.Create(job.splits)
         | "Reshuffle" >> beam.Reshuffle()
-        | "ReadRows" >> ReadRows(spec.source.id_field, job.stop, images)
+        | "ReadRows" >> ReadRows(spec.source.id_field, job.stop, images, spec.prompt.group_by)
         | "SelectPending" >> SelectPending(job.commit.work, job.since or job.commit.session)
     )
     prompts = rows.pending | "RenderPrompts" >> RenderPrompts(

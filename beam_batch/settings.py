@@ -87,6 +87,7 @@ def prompt_spec(flags: Flags) -> PromptSpec:
     return PromptSpec(
         template=template,
         instruction=instruction,
+        group_by=flags.get("group_by"),
         files_root=flags["files_root"],
         template_source=flags["template"],
         instruction_source=flags["instruction"],

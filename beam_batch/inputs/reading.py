@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from beam_batch import jsonio
 from beam_batch.errors import InputLost, MissingIdField, RowError
 from beam_batch.inputs.base import Columns, Images
 from beam_batch.inputs.formats import FORMATS
@@ -68,3 +69,15 @@ def _row(shard: int, number: int, value: dict[str, Any] | RowError, id_field: st
         return Row(shard, number, row_id(id_field, value, number), value)
     except MissingIdField as error:
         return Row(shard, number, number, value, Failure.of(error))
+
+
+def grouped(rows: Iterator[Row], field: str) -> Iterator[Row]:
+    """Yield rows with the same value of a field one after another, else in their order.
+
+    Those of one split are held meanwhile.
+    """
+
+    def value(row: Row) -> bytes:
+        return jsonio.dumps(row.data.get(field)) if row.data is not None else b""
+
+    yield from sorted(rows, key=value)

@@ -11,12 +11,22 @@ from beam_batch.errors import OptionsError
 from beam_batch.options import ModelSpec
 from beam_batch.providers.table import PROVIDERS, ProviderInfo
 
-_SAME = {"grok": "xai", "gemini": "google", "claude": "anthropic"}
+PROVIDER_ALIASES = {"grok": "xai", "gemini": "google", "claude": "anthropic"}
 """Other names of providers."""
 _ALIASES = {"temp": "temperature", "topP": "top_p", "topK": "top_k", "maxTokens": "max_tokens"}
 _OPENAI_NAMES = ("gpt-", "o1", "o3", "o4", "chatgpt-")
 _FAMILIES = {"claude-": "anthropic", "gemini-": "google", "grok-": "xai"}
 """Beginnings of model names that say whose they are."""
+MODEL_ALIASES = {
+    "gpt-mini": "responses.gpt-5.4-mini",
+    "opus": "anthropic.claude-opus-5-5",
+    "sonnet": "anthropic.claude-sonnet-5-5",
+    "haiku": "anthropic.claude-haiku-5-5",
+    "flash": "google.gemini-3.8-flash",
+    "flash-lite": "google.gemini-3.5-flash-lite",
+    "grok": "xai.grok-4.7",
+}
+"""Short names of models that are current now; any model goes by its own name as well."""
 LOCAL_DEFAULTS = {"temperature": 0.0, "max_tokens": 512, "slots": 4, "ctx": 2048}
 
 
@@ -27,6 +37,7 @@ def resolve_model(text: str, env: Mapping[str, str]) -> ModelSpec:
         OptionsError: unknown provider or option, or a value that the option does not take.
     """
     name, _, query = text.partition("?")
+    name = MODEL_ALIASES.get(name, name)
     provider, model = _provider_of(name, text)
     info = PROVIDERS[provider]
     options = dict(LOCAL_DEFAULTS) if provider == "local" else {}
@@ -51,7 +62,7 @@ def _provider_of(name: str, text: str) -> tuple[str, str]:
             return provider, name
     for separator in (".", "/"):
         provider, found, model = name.partition(separator)
-        provider = _SAME.get(provider, provider)
+        provider = PROVIDER_ALIASES.get(provider, provider)
         if found and provider in PROVIDERS:
             if not model:
                 raise OptionsError(f"--model {text}: write a model after {provider}{separator}")

@@ -12,10 +12,13 @@ class Option(NamedTuple):
     Attributes:
         parse: turns text into the value; raises ValueError.
         takes: what it takes, in words, for messages and docs.
+        changes_answers: whether answers under another value are other answers. How they come and
+            what they cost does not.
     """
 
     parse: Callable[[str], Any]
     takes: str
+    changes_answers: bool = True
 
 
 def _choice(*values: str, **aliases: str) -> Option:
@@ -26,6 +29,11 @@ def _choice(*values: str, **aliases: str) -> Option:
         return value
 
     return Option(parse, ", ".join(values))
+
+
+def _same(option: Option) -> Option:
+    """Mark an option as one that does not change answers."""
+    return option._replace(changes_answers=False)
 
 
 def _number(low: float, high: float) -> Option:
@@ -71,9 +79,9 @@ _THINKING = {
     "reasoning": _choice("none", "minimal", "low", "medium", "high", "xhigh", "max"),
     "verbosity": _choice("low", "medium", "high", med="medium"),
 }
-_TIER = {"service_tier": _choice("auto", "default", "flex", "priority", "fast")}
-_TRANSPORT = {"transport": _choice("auto", "http", "sse")}
-_SOCKETS = {"transport": _choice("auto", "http", "sse", "websocket", ws="websocket")}
+_TIER = {"service_tier": _same(_choice("auto", "default", "flex", "priority", "fast"))}
+_TRANSPORT = {"transport": _same(_choice("auto", "http", "sse"))}
+_SOCKETS = {"transport": _same(_choice("auto", "http", "sse", "websocket", ws="websocket"))}
 
 
 class ProviderInfo(NamedTuple):
@@ -142,7 +150,7 @@ PROVIDERS: dict[str, ProviderInfo] = {
         | _PENALTIES
         | _OPEN_SAMPLING
         | _TRANSPORT
-        | {"slots": _whole(1, 64), "ctx": _whole(128), "threads": _whole(1, 256)}
+        | {"slots": _same(_whole(1, 64)), "ctx": _whole(128), "threads": _same(_whole(1, 256))}
     ),
     "anthropic": ProviderInfo(
         _SAMPLING
@@ -151,7 +159,7 @@ PROVIDERS: dict[str, ProviderInfo] = {
         | {
             "top_k": _whole(0),
             "reasoning": _choice("none", "low", "medium", "high", "xhigh", "max"),
-            "service_tier": _choice("auto", "default", "priority", "fast"),
+            "service_tier": _same(_choice("auto", "default", "priority", "fast")),
         },
         "ANTHROPIC_BASE_URL",
         "https://api.anthropic.com/v1",
@@ -207,6 +215,7 @@ PROVIDERS: dict[str, ProviderInfo] = {
     "deepseek": _compatible("DEEPSEEK", "https://api.deepseek.com/v1"),
     "hf": _compatible("HF", "https://router.huggingface.co/v1", "HF_TOKEN"),
     "echo": ProviderInfo(
-        {"delay_ms": _number(0, 600_000), "spin_ms": _number(0, 600_000)}, format="echo"
+        {"delay_ms": _same(_number(0, 600_000)), "spin_ms": _same(_number(0, 600_000))},
+        format="echo",
     ),
 }

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import apache_beam as beam
 
 from beam_batch.errors import InputLost, OptionsError
-from beam_batch.inputs.reading import read_rows
+from beam_batch.inputs.reading import grouped, read_rows
 from beam_batch.outputs.workdir import StopFlag
 from beam_batch.records import Row, Split
 
@@ -15,7 +15,8 @@ from beam_batch.records import Row, Split
 class ReadRows(beam.PTransform):
     """Read the rows of splits.
 
-    Input: Split. Output: Row, in input order within a split; an unreadable row carries its failure.
+    Input: Split. Output: Row, in input order within a split, or with `group_by` those together that
+    have the same value of that field; an unreadable row carries its failure.
     """
 
     def __init__(
@@ -23,9 +24,10 @@ class ReadRows(beam.PTransform):
         id_field: str | None = None,
         stop: StopFlag | None = None,
         images: tuple[str, ...] = (),
+        group_by: str | None = None,
     ) -> None:
         super().__init__()
-        self._fn = _ReadRowsFn(id_field, stop, images)
+        self._fn = _ReadRowsFn(id_field, stop, images, group_by)
 
     def expand(self, splits: beam.PCollection) -> beam.PCollection:
         """Apply to a collection of splits."""
@@ -34,14 +36,21 @@ class ReadRows(beam.PTransform):
 
 class _ReadRowsFn(beam.DoFn):
     def __init__(
-        self, id_field: str | None, stop: StopFlag | None, images: tuple[str, ...]
+        self,
+        id_field: str | None,
+        stop: StopFlag | None,
+        images: tuple[str, ...],
+        group_by: str | None,
     ) -> None:
+        self._group_by = group_by
         self._id_field = id_field
         self._stop = stop
         self._images = images
 
     def process(self, split: Split) -> Iterator[Row]:
         rows = read_rows(split, self._id_field, images=self._images)
+        if self._group_by is not None:
+            rows = grouped(rows, self._group_by)
         while self._stop is None or not self._stop.is_set_here():
             try:
                 row = next(rows, None)
