@@ -275,8 +275,9 @@ def _bucket(per_minute: float | None, now: float) -> Bucket | None:
 
 
 def _follow(bucket: Bucket | None, per_minute: float, left: float | None, now: float) -> Bucket:
-    rate, depth = per_minute / 60, max(1.0, per_minute / 60)
+    """Follow a provider's bucket, which holds a minute's worth when it is full."""
+    rate = per_minute / 60
     if bucket is None:
-        bucket = Bucket(rate, depth, now)
-    bucket.set(rate, depth, math.inf if left is None else left, now)
+        bucket = Bucket(rate, per_minute if left is not None else max(1.0, rate), now)
+    bucket.set(rate, per_minute, math.inf if left is None else left, now)
     return bucket

@@ -150,16 +150,17 @@ def test_tokens_a_minute_follow_what_requests_really_cost() -> None:
 
 
 def test_headers_name_limits_where_the_user_does_not() -> None:
-    async def main(**spec: Any) -> Provider:
+    async def main(spare: int | None = None, **spec: Any) -> Provider:
         provider = Provider(10**9, 10**9, 0.1)
         gate = _gate(parallel=None, **spec)
         loop = asyncio.get_running_loop()
+        left = {"x-ratelimit-remaining-requests": str(spare)} if spare is not None else {}
 
         async def row(number: int) -> None:
             while loop.time() < 60:
                 turn = await gate.enter(number)
                 await provider.ask()
-                gate.leave(turn, headers={"x-ratelimit-limit-requests": "600"})
+                gate.leave(turn, headers={"x-ratelimit-limit-requests": "600"} | left)
 
         rows = [asyncio.ensure_future(row(n)) for n in range(50)]
         await asyncio.sleep(60)
@@ -168,6 +169,7 @@ def test_headers_name_limits_where_the_user_does_not() -> None:
         return provider
 
     assert 580 <= len(run(main()).starts) <= 640
+    assert 0 < len(run(main(spare=0)).starts) <= 640
     assert len(run(main(rpm=1200)).starts) > 1100
 
 
