@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_batch import jsonio
-from beam_batch.errors import RowError
+from beam_batch.errors import InputLost, OptionsError, RowError
 from beam_batch.inputs.plan import plan_rows
 from beam_batch.inputs.reading import read_rows
 from beam_batch.options import PromptSpec, SchemaSpec, SourceSpec
@@ -71,6 +71,9 @@ def _header_lines(head: Any) -> list[str]:
 
 
 def _rows(source: SourceSpec, images: tuple[str, ...]) -> Iterator[Row]:
-    with tempfile.TemporaryDirectory(prefix="beam-batch-") as folder:
-        for split in plan_rows(source, Path(folder)).splits:
-            yield from read_rows(split, source.id_field, images=images)
+    try:
+        with tempfile.TemporaryDirectory(prefix="beam-batch-") as folder:
+            for split in plan_rows(source, Path(folder)).splits:
+                yield from read_rows(split, source.id_field, images=images)
+    except InputLost as error:
+        raise OptionsError(f"--input {error}.") from None

@@ -48,21 +48,28 @@ class Progress:
         elif self._spec.every is not None:
             self._follow_plain(self._spec.every)
 
-    def _counts(self) -> tuple[int, int, int, int]:
-        """Return processed, failed, kept and in-flight numbers."""
+    def _counts(self) -> tuple[int, int, int, int, float]:
+        """Return processed, failed, kept and in-flight numbers, and US dollars."""
         gauges = read_gauges(self._work, self._session)
         failed = gauges.get("failed", 0) + gauges.get("unrenderable", 0)
         done = gauges.get("ok", 0) + failed
-        return done, failed, gauges.get("kept", 0), gauges.get("in_flight", 0)
+        return (
+            done,
+            failed,
+            gauges.get("kept", 0),
+            gauges.get("in_flight", 0),
+            gauges.get("usd", 0.0),
+        )
 
     def _follow_plain(self, every: int) -> None:
         shown = 0
         while True:
             ended = self._end.wait(INTERVAL)
-            done, failed, kept, _ = self._counts()
+            done, failed, kept, _, usd = self._counts()
             if done // every > shown // every:
                 shown = done
-                _line(f"processed={done} failed={failed} skipped={kept}")
+                cost = f" cost_usd={usd:.4f}" if usd else ""
+                _line(f"processed={done} failed={failed} skipped={kept}{cost}")
             if ended:
                 return
 
@@ -77,15 +84,18 @@ class Progress:
             MofNCompleteColumn(),
             TextColumn("ok {task.fields[ok]} failed {task.fields[failed]}"),
             TextColumn("{task.fields[speed]:,.0f} rows/s"),
-            TextColumn("{task.fields[in_flight]} in flight"),
+            TextColumn("{task.fields[in_flight]} in flight{task.fields[cost]}"),
             TimeRemainingColumn(),
         )
         with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("", total=self._rows, ok=0, failed=0, in_flight=0, speed=0.0)
+            task = bar.add_task(
+                "", total=self._rows, ok=0, failed=0, in_flight=0, speed=0.0, cost=""
+            )
             while not self._end.wait(INTERVAL):
-                done, failed, kept, flying = self._counts()
+                done, failed, kept, flying, usd = self._counts()
                 speed = bar.tasks[0].speed or 0.0
                 numbers: Any = {"ok": done - failed, "failed": failed, "in_flight": flying}
+                numbers["cost"] = f", {usd:,.2f} USD" if usd else ""
                 bar.update(task, completed=done + kept, speed=speed, **numbers)
 
 

@@ -42,6 +42,7 @@ class Window:
         stopped = record.stop.is_set_here if record is not None else lambda: False
         self._gate = Gate(limits, is_stopped=stopped)
         self._counts = {"ok": 0, "failed": 0}
+        self._usd = 0.0
         self._inbox: deque[tuple[Prompt, Lane]] = deque()
         self._woken = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -125,10 +126,13 @@ class Window:
                     record.stop.set("the driver is gone", 1)
                 if record.stop.is_set():
                     self._stop()
-                gauge.show({**self._counts, "in_flight": self._gate.in_flight})
+                gauge.show(self._shown(self._gate.in_flight))
                 await asyncio.sleep(WATCH_INTERVAL)
         finally:
-            gauge.show({**self._counts, "in_flight": 0}, force=True)
+            gauge.show(self._shown(0), force=True)
+
+    def _shown(self, in_flight: int) -> dict[str, float]:
+        return {**self._counts, "usd": self._usd, "in_flight": in_flight}
 
     def _stop(self) -> None:
         """Send nothing more; what is in flight comes back."""
@@ -167,6 +171,7 @@ class Window:
             return outcome
         kind = "ok" if outcome.ok else "failed"
         self._counts[kind] += lane.recorder.record(outcome, kind)
+        self._usd += outcome.telemetry.get("cost_usd") or 0.0
         if record.stop.is_set_here():
             self._stop()
         return None

@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -277,7 +278,7 @@ class Gauge:
         self._path = path
         self._due = 0.0
 
-    def show(self, values: dict[str, int], force: bool = False) -> None:
+    def show(self, values: Mapping[str, float], force: bool = False) -> None:
         """Publish numbers, unless some were published a moment ago."""
         now = time.monotonic()
         if now < self._due and not force:
@@ -291,9 +292,9 @@ class Gauge:
             return
 
 
-def read_gauges(work: WorkDir, session: int) -> dict[str, int]:
+def read_gauges(work: WorkDir, session: int) -> dict[str, Any]:
     """Sum what all workers of a session show."""
-    total: dict[str, int] = {}
+    total: dict[str, Any] = {}
     for path in (work.root / "gauges").glob(f"{session:04d}-*.json"):
         try:
             values = jsonio.loads(path.read_bytes())
