@@ -118,9 +118,10 @@ class Caller:
                 return await self._send(prompt, request, trail)
             except ProviderError as error:
                 trail.failed(error)
-                if error.retryable and self._gate.in_outage:
+                if error.retryable:
                     self._end_outage(error)
-                    continue
+                    if self._gate.in_outage:
+                        continue
                 counted += 1
                 delay = self._patience.retries.delay(counted, error, random.random)
                 if isinstance(error, NoCapacity) and self._patience.flex_fallback:
@@ -136,7 +137,7 @@ class Caller:
         """Raise where the outage has lasted too long."""
         if self._gate.outage_seconds > self._patience.max_outage:
             raise FatalReply(
-                f"the provider has been down for {self._gate.outage_seconds:.0f} s ({error})"
+                f"the provider has answered nothing for {self._gate.outage_seconds:.0f} s ({error})"
             ) from None
 
     async def _send(self, prompt: Prompt, request: Request, trail: Trail) -> Reply:

@@ -84,6 +84,7 @@ class Gate:
         self._own_limits = spec.rpm is None, spec.tpm is None
         self._paused_until = -math.inf
         self._answered_since_refusal = True
+        self._refused_since: float | None = None
         self._opened_at: float | None = None
         self._waiting: deque[tuple[asyncio.Future[Turn], int, float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
@@ -105,8 +106,10 @@ class Gate:
 
     @property
     def outage_seconds(self) -> float:
-        """For how long it has been down."""
-        return self._breaker.lasted(self._clock())
+        """For how long it has been down, or has refused everything."""
+        now = self._clock()
+        refused = now - self._refused_since if self._refused_since is not None else 0.0
+        return max(self._breaker.lasted(now), refused)
 
     @property
     def size(self) -> int:
@@ -175,6 +178,8 @@ class Gate:
             self._opened_at = now
         if isinstance(error, RateLimited):
             self._breaker.answered()
+            if self._refused_since is None:
+                self._refused_since = now
             if self._auto and not isinstance(error, NoCapacity):
                 self._refused(turn, error, now)
         elif isinstance(error, (ServerError, ConnectionLost, TimedOut)):
@@ -184,6 +189,7 @@ class Gate:
         else:
             self._breaker.answered()
             self._answered_since_refusal = True
+            self._refused_since = None
             if self._auto:
                 self._limit.answered(now, self._full)
                 self._full = self._full and self.in_flight + 1 >= self._limit.size

@@ -14,7 +14,7 @@ CUT, SOON_CUT, NEAR, GROWTH = 0.85, 0.5, 0.95, 0.01
 """What a refusal leaves of the rate, and what one soon after another leaves; the share of the
 refused rate up to which it comes back quickly; the share by which it grows a second from there.
 """
-SLOWEST = 0.02
+SLOWEST = 0.5
 """Requests a second, however much is refused."""
 PROBE_EVERY = 60.0
 """Seconds after which a window that has stopped growing tries a larger size again."""

@@ -148,6 +148,44 @@ def test_an_outage_fails_no_row(tmp_path: Path) -> None:
     assert all(row["ok"] for row in read_jsonl(tmp_path / "out.jsonl"))
 
 
+def test_refusals_for_ever_fail_rows_and_then_stop_the_run(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", [{"n": n} for n in range(3)])
+    with ScriptedServer(lambda number, body: Answer(status=429)) as server:
+        done = _run(tmp_path, server, "--max-attempts", "2")
+        assert done.returncode == 1
+        assert server.requests == 6
+        write_jsonl(tmp_path / "rows.jsonl", [{"n": n} for n in range(50)])
+        done = _run(tmp_path, server, "--max-outage", "3", "--overwrite")
+    assert done.returncode == 1
+    assert "the provider has answered nothing for" in done.stderr
+
+
+def test_a_redirect_is_not_followed_so_that_the_key_goes_nowhere_else(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", [{"n": 1}])
+    with ScriptedServer() as elsewhere:
+        there = {"Location": f"{elsewhere.base_url}/chat/completions"}
+        with ScriptedServer(lambda number, body: Answer(status=307, headers=there)) as server:
+            done = _run(tmp_path, server)
+        assert elsewhere.requests == 0
+    assert done.returncode == 1
+    assert read_jsonl(tmp_path / "out.jsonl")[0]["error"]["type"] == "RequestRejected"
+
+
+def test_no_usage_and_another_model_s_name_are_no_failures(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", [{"n": n} for n in range(4)])
+
+    def script(number: int, body: dict[str, Any]) -> Answer:
+        whole = completion(body, Answer()) | {"usage": None, "model": f"other-{number}"}
+        return Answer(body=json.dumps(whole).encode())
+
+    with ScriptedServer(script) as server:
+        done = _run(tmp_path, server, *PRICE, "--telemetry-output", tmp_path / "t.jsonl")
+    assert done.returncode == 0, done.stderr
+    telemetry = read_jsonl(tmp_path / "t.jsonl")
+    assert all(record["model"].startswith("other-") for record in telemetry)
+    assert all(record["usage"] == {} for record in telemetry)
+
+
 def test_an_outage_that_lasts_stops_the_run_to_be_resumed(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "rows.jsonl", [{"n": n} for n in range(200)])
 
@@ -157,7 +195,7 @@ def test_an_outage_that_lasts_stops_the_run_to_be_resumed(tmp_path: Path) -> Non
     with ScriptedServer(script) as server:
         done = _run(tmp_path, server, "--max-outage", "2", "--parallel", "20")
     assert done.returncode == 1
-    assert "the provider has been down for" in done.stderr
+    assert "the provider has answered nothing for" in done.stderr
     with ScriptedServer() as server:
         done = _run(tmp_path, server, "--resume")
     assert done.returncode == 0, done.stderr
