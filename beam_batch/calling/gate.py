@@ -137,11 +137,15 @@ class Gate:
         self._waiting.append((turn, row, tokens))
         self._pump()
         try:
-            return await turn
-        except asyncio.CancelledError:
+            granted = await turn
+        except asyncio.CancelledError as error:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self.leave(turn.result())  # let in at the very moment it gave up
+                self.leave(turn.result(), error)  # let in at the very moment it gave up
             raise
+        if self._is_stopped():  # since it was let in: what came back could not be recorded
+            self.leave(granted, asyncio.CancelledError())
+            raise Dropped
+        return granted
 
     def leave(
         self,
