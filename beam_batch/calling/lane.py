@@ -25,17 +25,21 @@ class Lane:
         self._results: SimpleQueue[Result] = SimpleQueue()
         self._abandoned = False
         self._lock = threading.Lock()
+        self._changed = threading.Event()
         self.pending = 0
 
     def put(self, result: Result) -> None:
         """Take a result from the window; one that nobody waits for any more frees its slot."""
         with self._lock:
-            if not self._abandoned:
+            if not self._abandoned and not (result is None and self.recorder is not None):
                 self._results.put(result)
+                self._changed.set()
                 return
             self.pending -= 1
             if not self.pending:
-                self.close()
+                self._changed.set()
+                if self._abandoned:
+                    self.close()
         self._window.release()
 
     def abandon(self) -> None:
@@ -58,22 +62,31 @@ class Lane:
 
     def try_submit(self, prompt: Prompt) -> bool:
         """Submit a prompt if the window has room; wait a moment where nothing else can be done."""
-        if not self._window.try_acquire(0 if self.pending else 0.1):
+        nothing_to_take = self.recorder is not None or not self.pending
+        if not self._window.try_acquire(0.1 if nothing_to_take else 0):
             return False
-        self.pending += 1
+        with self._lock:
+            self.pending += 1
         self._window.submit(prompt, self)
         return True
 
-    def take(self, block: bool) -> Outcome | None:
-        """Take one result; None where a stopped run left a prompt without an outcome.
+    def wait(self) -> None:
+        """Wait until a result can be taken, or nothing is pending, or a moment has passed."""
+        self._changed.clear()
+        if self.pending and self._results.empty():
+            self._changed.wait(0.5)
+
+    def take(self) -> Outcome | None:
+        """Take a result; None where a stopped run left a prompt without an outcome.
 
         The slot is kept until `settle`, which the caller runs once the outcome is on disk.
 
         Raises:
-            Empty: nothing is ready and `block` is false.
+            Empty: nothing is ready.
         """
-        result = self._results.get(block=block)
-        self.pending -= 1
+        result = self._results.get(block=False)
+        with self._lock:
+            self.pending -= 1
         if isinstance(result, BaseException):
             self._window.release()
             raise result
@@ -84,5 +97,5 @@ class Lane:
         self._window.release()
 
     def ready(self) -> bool:
-        """Whether a result can be taken without waiting."""
+        """Whether a result can be taken."""
         return not self._results.empty()

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from beam_batch.calling.gate import Dropped, Gate
 from beam_batch.calling.lane import Lane, Result
 from beam_batch.calling.setup import WindowSpec, gate_spec, make_answerer
+from beam_batch.calling.slots import Slots
 from beam_batch.errors import FatalReply
 from beam_batch.outputs.recording import Recorder
 from beam_batch.outputs.sharing import Presence, Share
@@ -37,7 +38,10 @@ class Window:
             self._share = Share(spec.record.work, spec.workers)
         limits = gate_spec(spec, self._share)
         most = limits.parallel or limits.most
-        self._slots = threading.Semaphore(most if spec.record is None else 2 * most)
+        if spec.record is None:
+            self._slots = Slots(most)
+        else:  # enough is little enough that the gate never runs dry
+            self._slots = Slots(2 * most, enough=max(1, most // 2))
         record = spec.record
         stopped = record.stop.is_set_here if record is not None else lambda: False
         self._gate = Gate(limits, is_stopped=stopped)
@@ -59,9 +63,7 @@ class Window:
 
     def try_acquire(self, timeout: float = 0) -> bool:
         """Take a slot, waiting at most some seconds for one."""
-        if timeout:
-            return self._slots.acquire(timeout=timeout)
-        return self._slots.acquire(blocking=False)
+        return self._slots.acquire(timeout)
 
     def release(self) -> None:
         """Give a slot back."""

@@ -115,15 +115,16 @@ class _CallModelFn(beam.DoFn):
         while not self._stopped():
             if lane.try_submit(prompt):
                 break
-            if lane.pending:
-                yield from self._emit(block=True)
-        if lane.ready():  # one for one: a freed slot is used again before the next is freed
-            yield from self._emit(block=False)
+            if lane.recorder is None:
+                lane.wait()
+            yield from self._emit()
+        yield from self._emit()  # one for one: a freed slot is used again before the next is
 
     def finish_bundle(self) -> Iterator[Any]:
         assert self._lane is not None
         while self._lane.pending:
-            for element in self._emit(block=True):
+            self._lane.wait()
+            for element in self._emit():
                 yield in_global_window(element)
         for receipt in self._lane.close():
             yield in_global_window(beam.pvalue.TaggedOutput(RECEIPTS, receipt))
@@ -145,10 +146,13 @@ class _CallModelFn(beam.DoFn):
         record = self._spec.record
         return record is not None and record.stop.is_set_here()
 
-    def _emit(self, block: bool) -> Iterator[Outcome | beam.pvalue.TaggedOutput]:
+    def _emit(self) -> Iterator[Outcome | beam.pvalue.TaggedOutput]:
+        """Emit one outcome, if one can be taken."""
         lane = self._lane
         assert lane is not None
-        outcome = lane.take(block)
+        if not lane.ready():
+            return
+        outcome = lane.take()
         try:
             if outcome is not None:
                 yield outcome if outcome.ok else beam.pvalue.TaggedOutput(FAILED, outcome)

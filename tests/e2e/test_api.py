@@ -122,7 +122,9 @@ def test_an_abandoned_lane_gives_its_slots_back() -> None:
     for _ in range(5):
         while not lane.try_submit(prompt):
             pass
-        assert lane.take(block=True) is not None
+        while not lane.ready():
+            lane.wait()
+        assert lane.take() is not None
         lane.settle()
     window.close()
 
