@@ -54,6 +54,7 @@ class Engine(NamedTuple):
             commit=session.commit,
             stop=session.stop,
             workers=self.workers,
+            alone=self.runner == DIRECT and self.workers == 1,
             since=since,
         )
         level = logging.CRITICAL if self.runner == DIRECT else logging.ERROR

@@ -35,6 +35,7 @@ class Job:
     commit: CommitSpec
     stop: StopFlag
     workers: int = 1
+    alone: bool = False
     since: int | None = None
 
     @property
@@ -64,6 +65,7 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
         include_input=spec.output.include_input,
         record=record,
         workers=job.workers,
+        alone=job.alone,
     )
     receipts = (
         rows.kept | "WriteKept" >> WriteParts(KEPT, record),

@@ -39,6 +39,7 @@ class WindowSpec:
         record: where outcomes are recorded, with the run's stop flag, or None in a pipeline of
             somebody's own, which takes the outcomes instead.
         workers: processes of this machine that share the limits of `call`.
+        alone: whether this is the run's only worker process.
     """
 
     token: str
@@ -53,6 +54,7 @@ class WindowSpec:
     reuse: ReuseSpec = field(default_factory=lambda: ReuseSpec(dedupe=False))
     record: RecordSpec | None = None
     workers: int = 1
+    alone: bool = False
 
 
 def gate_spec(spec: WindowSpec, share: Share | None) -> GateSpec:
@@ -96,6 +98,7 @@ def _make_caller(spec: WindowSpec, model: ModelSpec, gate: Gate, stopping: async
     provider = make_provider(model, spec.schema)
     pricer = make_pricer(model, spec.budget.price if model is spec.model else None)
     place = _budget_place(spec, model)
+    work = spec.record.work if spec.record is not None else None
     schema = spec.schema.json if spec.schema is not None else ""
     takes_key = PROVIDERS[model.provider].takes_cache_key
     retries = RetryPolicy(
@@ -116,7 +119,7 @@ def _make_caller(spec: WindowSpec, model: ModelSpec, gate: Gate, stopping: async
         validate=make_validator(spec.schema, provider.wraps),
         wait=lambda seconds: sleep_unless(stopping, seconds),
         budget=place.open(pricer) if place is not None else None,
-        once=make_once(spec.reuse, model, spec.record.work if spec.record is not None else None),
+        once=make_once(spec.reuse, model, work, alone=spec.alone),
         cache_keys=cache_keys(schema + spec.instruction + spec.prefix) if takes_key else None,
     )
 

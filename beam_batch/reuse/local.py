@@ -12,6 +12,7 @@ from typing import Any
 from beam_batch.errors import OptionsError
 from beam_batch.reuse import database
 from beam_batch.reuse.kept import Entry, KeptReply, say
+from beam_batch.reuse.seen import Seen
 
 MOST_UNWRITTEN = 4096
 """Replies that wait for a file that others keep busy, before it is given up."""
@@ -33,13 +34,14 @@ class LocalStore:
 
     remote = False
 
-    def __init__(self, folder: Path, name: str, *, durable: bool) -> None:
+    def __init__(self, folder: Path, name: str, *, durable: bool, alone: bool = False) -> None:
         """Open or make the file.
 
         Args:
             name: what messages call the store.
             durable: whether what was flushed survives the death of the machine, and not only
                 that of the process (SQLite's synchronous=NORMAL, and OFF).
+            alone: whether no other process puts anything into it.
 
         Raises:
             OptionsError: the folder cannot be used, or holds a file of another program.
@@ -52,9 +54,12 @@ class LocalStore:
         self._damaged = 0
         self._db: sqlite3.Connection | None = None
         self._open()
+        self._seen = Seen(self._keys()) if alone else None
 
     def get(self, key: bytes) -> KeptReply | None:
         """Return the reply kept under a key."""
+        if self._seen is not None and not self._seen.may_have(key):
+            return None
         waiting = self._unwritten.get(key)
         if waiting is not None or self._db is None:
             return waiting
@@ -69,6 +74,8 @@ class LocalStore:
         """Keep a reply, in place of an older one; written by `flush`."""
         if self._writable:
             self._unwritten[key] = kept
+            if self._seen is not None:
+                self._seen.add(key)
 
     def flush(self) -> None:
         """Write what was put; where others keep the file busy, it is written the next time."""
@@ -105,6 +112,10 @@ class LocalStore:
         """Flush and close."""
         self.flush()
         self._close_file()
+
+    def _keys(self) -> Iterator[bytes]:
+        if self._db is not None:
+            yield from (key for (key,) in self._db.execute("SELECT key FROM replies"))
 
     def _open(self) -> None:
         try:

@@ -33,7 +33,9 @@ def deduplicates(spec: ReuseSpec, model: ModelSpec) -> bool:
     return model.provider != "echo" and not model.options.get("temperature", 0) > 0
 
 
-def make_once(spec: ReuseSpec, model: ModelSpec, work: WorkDir | None) -> Once | None:
+def make_once(
+    spec: ReuseSpec, model: ModelSpec, work: WorkDir | None, alone: bool = False
+) -> Once | None:
     """Return what reuses replies in this worker process, or None where nothing does.
 
     What cannot be used any more since `check_cache` is told on stderr, and the run goes without.
@@ -42,6 +44,7 @@ def make_once(spec: ReuseSpec, model: ModelSpec, work: WorkDir | None) -> Once |
         model: resolved; of a local model, with the address of its server.
         work: where the run's own replies are kept, if no local cache keeps them; or None: then
             only requests in flight are shared, and what --cache has.
+        alone: whether this is the run's only worker process.
     """
     dedupe = deduplicates(spec, model)
     if not dedupe and spec.cache is None:
@@ -54,9 +57,11 @@ def make_once(spec: ReuseSpec, model: ModelSpec, work: WorkDir | None) -> Once |
         say(f"{error} Going on without it.")
     if dedupe and work is not None:
         try:
-            claims = Claims(work.root)
+            claims = None if alone else Claims(work.root)
             if cache is None or cache.remote:
-                own = LocalStore(work.root, f"the replies of {work.path}", durable=False)
+                own = LocalStore(
+                    work.root, f"the replies of {work.path}", durable=False, alone=alone
+                )
         except (OptionsError, OSError) as error:
             say(f"identical requests may be sent more than once: {error}")
     max_age = spec.cache_max_age * DAY if spec.cache_max_age is not None else None

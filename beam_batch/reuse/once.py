@@ -18,6 +18,8 @@ Source = Literal["duplicate", "cache"]
 FLUSH_SECONDS = 0.02
 FLUSH_REPLIES = 256
 """What is written at once: of 8, each costs a fifth more."""
+LONGEST_UNKEPT = 0.1
+"""Seconds that a reply is not written where no other process waits for it."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.2
 """Seconds between looks for what another process is waiting for; they double."""
 
@@ -66,7 +68,8 @@ class Once:
         cache = spec.cache
         self._far = Threads(cache) if cache is not None and cache.remote else None
         self._near = cache if cache is not None and self._far is None else spec.own
-        self._flights: dict[bytes, asyncio.Future[Found | None]] = {}
+        # A key in flight has a future where somebody waits for it.
+        self._flights: dict[bytes, asyncio.Future[Found | None] | None] = {}
         self._unflushed: set[bytes] = set()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -84,18 +87,21 @@ class Once:
         """
         if not self._spec.dedupe:
             return await self._lead(key, ask)
-        while (flight := self._flights.get(key)) is not None:
+        while key in self._flights:
+            flight = self._flights[key]
+            if flight is None:
+                flight = self._flights[key] = asyncio.get_running_loop().create_future()
             found = await asyncio.shield(flight)
             if found is not None:
                 return Found(found.reply, found.source or "duplicate")
-        flight = self._flights[key] = asyncio.get_running_loop().create_future()
-        found = None
+        self._flights[key] = found = None
         try:
             found = await self._lead(key, ask)
             return found
         finally:
-            del self._flights[key]
-            flight.set_result(found)
+            flight = self._flights.pop(key)
+            if flight is not None:
+                flight.set_result(found)
 
     async def forget(self, key: bytes) -> None:
         """Serve the reply of a key to nobody any more: it turned out not to be good."""
@@ -115,6 +121,12 @@ class Once:
             self._spec.claims.close()
 
     async def _lead(self, key: bytes, ask: Callable[[], Awaitable[Reply]]) -> Found:
+        if self._spec.claims is None and self._far is None:  # what most rows go through
+            found = self._here(key)
+            if found is None:
+                found = Found(await ask(), None)
+                self._keep_near(key, KeptReply(found.reply, self._spec.asked, self._clock()))
+            return found
         found = await self._claim(key)
         if found is not None:
             return found
@@ -168,17 +180,21 @@ class Once:
     async def _keep(self, key: bytes, reply: Reply) -> bool:
         """Keep a reply; return whether its claim goes when it is flushed."""
         kept = KeptReply(reply, self._spec.asked, self._clock())
-        if self._near is not None:
-            self._near.put(key, kept)
-            self._unflushed.add(key)
-            if len(self._unflushed) >= FLUSH_REPLIES:
-                self._flush()
-            elif self._timer is None:
-                loop = asyncio.get_running_loop()
-                self._timer = loop.call_later(FLUSH_SECONDS, self._flush)
+        self._keep_near(key, kept)
         if self._far is not None:
             await self._far.put(key, kept)
         return self._near is not None
+
+    def _keep_near(self, key: bytes, kept: KeptReply) -> None:
+        if self._near is None:
+            return
+        self._near.put(key, kept)
+        self._unflushed.add(key)
+        if len(self._unflushed) >= FLUSH_REPLIES:
+            self._flush()
+        elif self._timer is None:
+            wait = FLUSH_SECONDS if self._spec.claims is not None else LONGEST_UNKEPT
+            self._timer = asyncio.get_running_loop().call_later(wait, self._flush)
 
     def _flush(self) -> None:
         if self._timer is not None:

@@ -61,6 +61,7 @@ class CallModel(beam.PTransform):
         include_input: bool = False,
         record: RecordSpec | None = None,
         workers: int = 1,
+        alone: bool = False,
     ) -> None:
         super().__init__()
         spec = resolve_model(model, os.environ) if isinstance(model, str) else model
@@ -77,6 +78,7 @@ class CallModel(beam.PTransform):
             include_input=include_input,
             record=record,
             workers=workers,
+            alone=alone,
         )
 
     def expand(self, prompts: beam.PCollection) -> beam.DoOutputsTuple:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from beam_batch.options import ModelSpec, OptionsError, ReuseSpec
+from beam_batch.errors import OptionsError
+from beam_batch.options import ModelSpec, ReuseSpec
 from beam_batch.providers.base import Reply, Request, Usage
 from beam_batch.reuse.kept import KeptReply
 from beam_batch.reuse.keys import request_key
