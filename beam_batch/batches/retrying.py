@@ -15,6 +15,7 @@ from tenacity import (
 )
 
 from beam_batch.batches.account import Stopped
+from beam_batch.calling.retrying import LONGEST_RETRY_AFTER
 from beam_batch.errors import ProviderError
 from beam_batch.options import CallSpec
 
@@ -70,4 +71,6 @@ class Patience:
 
 def may_pass(error: BaseException) -> bool:
     """Whether a further attempt may succeed."""
-    return isinstance(error, ProviderError) and error.retryable
+    if not isinstance(error, ProviderError) or not error.retryable:
+        return False
+    return error.retry_after is None or error.retry_after <= LONGEST_RETRY_AFTER

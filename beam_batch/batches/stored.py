@@ -19,6 +19,8 @@ from beam_batch.options import (
     PriceSpec,
     ProgressSpec,
     PromptSpec,
+    RepairSpec,
+    ReuseSpec,
     RunSpec,
     SchemaSpec,
     SourceSpec,
@@ -28,7 +30,7 @@ from beam_batch.outputs.workdir import WorkDir, default_work_dir, write_atomical
 _SPECS: dict[str, Any] = {
     "source": SourceSpec, "output": OutputSpec, "model": ModelSpec, "prompt": PromptSpec,
     "schema": SchemaSpec, "call": CallSpec, "batch": BatchSpec, "progress": ProgressSpec,
-    "budget": BudgetSpec,
+    "budget": BudgetSpec, "reuse": ReuseSpec, "repair": RepairSpec,
 }  # fmt: skip
 
 

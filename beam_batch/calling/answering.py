@@ -93,10 +93,19 @@ class Answerer:
                 trail.note("repaired", True)
             return judged.result
 
+    @property
+    def in_flight(self) -> int:
+        """Requests in flight."""
+        return sum(caller.gate.in_flight for caller in self._callers)
+
+    def stop(self, error: BaseException | None = None) -> None:
+        """Send nothing more; who waits gets the error, or is Dropped."""
+        for caller in self._callers:
+            caller.gate.stop(error)
+
     async def close(self) -> None:
         """Close what the models hold open."""
-        for caller in self._callers:
-            await caller.close()
+        await asyncio.gather(*(caller.close() for caller in self._callers), return_exceptions=True)
 
 
 def complaint(error: StructuredOutputError) -> str:

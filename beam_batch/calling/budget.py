@@ -48,15 +48,14 @@ class Budget:
             Dropped: it does not, and nothing in flight can make room: the run stops, exit 4.
         """
         worst = self._worst(request, images)
-        if not self._line.locked() and self._ledger.reserve(worst):
+        if not self._line.locked() and self._ledger.reserve(worst) is None:
             return worst
         async with self._line:
-            while not self._ledger.reserve(worst):
+            while (balance := self._ledger.reserve(worst)) is not None:
                 if self._place.stop.is_set_here():
                     raise Dropped
-                held = self._ledger.balance().reserved
-                if held.nano_usd <= 0 and held.tokens <= 0:
-                    self._stop(worst)
+                if balance.reserved.nano_usd <= 0 and balance.reserved.tokens <= 0:
+                    self._stop(worst, balance.spent)
                     raise Dropped
                 await asyncio.sleep(_PAUSE)
         return worst
@@ -83,8 +82,8 @@ class Budget:
         usd = self._pricer.worst(given, self._place.max_output)
         return Sum.of(usd or 0.0, given + self._place.max_output)
 
-    def _stop(self, worst: Sum) -> None:
-        spec, spent = self._place.ledger, self._ledger.balance().spent
+    def _stop(self, worst: Sum, spent: Sum) -> None:
+        spec = self._place.ledger
         if spec.max_cost is not None and spent.usd + worst.usd > spec.max_cost:
             reason = (
                 f"stopped by --max-cost {spec.max_cost:g}: {spent.usd:.4f} USD are spent, and the "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,11 +22,8 @@ from beam_batch.errors import (
     InvalidResponse,
     NoCapacity,
     ProviderError,
-    RateLimited,
     ReplyError,
-    RequestRejected,
     RowError,
-    ServerError,
 )
 from beam_batch.outputs.ledger import Sum
 from beam_batch.providers.base import Correction, Provider, Reply, Request, Usage
@@ -37,8 +33,10 @@ from beam_batch.reuse.once import Once
 Waiter = Callable[[float], Awaitable[bool]]
 """Waits some seconds; returns True where the run was stopped meanwhile."""
 
-_UNPAID = (RateLimited, ServerError, RequestRejected, FatalReply)
-"""Errors that a provider reports instead of an answer, with a status: nothing is charged."""
+_UNPAID = frozenset((400, 401, 402, 403, 404, 405, 409, 413, 415, 422, 425, 429, 500, 503, 529))
+"""Statuses with which a provider says itself that it has not answered. Others, such as a 504 of
+something in between, may hide an answer that was paid.
+"""
 _BYTES_A_TOKEN = 4.0
 
 
@@ -71,7 +69,7 @@ class Caller:
         self.validate = validate
         self._provider = provider
         self._transport = transport
-        self._gate = gate
+        self.gate = gate
         self._pricer = pricer
         self._patience = patience
         self._wait = wait
@@ -120,7 +118,7 @@ class Caller:
                 trail.failed(error)
                 if error.retryable:
                     self._end_outage(error)
-                    if self._gate.in_outage:
+                    if self.gate.in_outage:
                         continue
                 counted += 1
                 delay = self._patience.retries.delay(counted, error, random.random)
@@ -135,9 +133,9 @@ class Caller:
 
     def _end_outage(self, error: ProviderError) -> None:
         """Raise where the outage has lasted too long."""
-        if self._gate.outage_seconds > self._patience.max_outage:
+        if self.gate.outage_seconds > self._patience.max_outage:
             raise FatalReply(
-                f"the provider has answered nothing for {self._gate.outage_seconds:.0f} s ({error})"
+                f"the provider has answered nothing for {self.gate.outage_seconds:.0f} s ({error})"
             ) from None
 
     async def _send(self, prompt: Prompt, request: Request, trail: Trail) -> Reply:
@@ -147,7 +145,7 @@ class Caller:
         if self._budget is not None:
             worst = await self._budget.reserve(request, _images(prompt.text))
         try:
-            turn = await self._gate.enter(number, self._expected(request))
+            turn = await self.gate.enter(number, self._expected(request))
         except BaseException:
             if self._budget is not None and worst is not None:
                 self._budget.release(worst)
@@ -186,7 +184,7 @@ class Caller:
 
     def _expected(self, request: Request) -> float:
         """Estimate the tokens of a request, where somebody needs to know."""
-        if not self._gate.counts_tokens:
+        if not self.gate.counts_tokens:
             return 0.0
         return len(jsonio.dumps(request.body)) / _BYTES_A_TOKEN + self._output_tokens
 
@@ -199,7 +197,7 @@ class Caller:
         tokens = usage.total if usage is not None else None
         if usage is not None and usage.output_tokens is not None:
             self._output_tokens += (usage.output_tokens - self._output_tokens) / 16
-        self._gate.leave(turn, error, headers, tokens)
+        self.gate.leave(turn, error, headers, tokens)
 
     async def close(self) -> None:
         """Close what is open."""
@@ -214,15 +212,11 @@ def _settle(
     budget: Budget, worst: Sum, error: BaseException | None, usage: Usage | None, usd: float | None
 ) -> None:
     """Settle a request; one that ended without a word may have been paid in full."""
-    refused = isinstance(error, _UNPAID) and usage is None and _has_status(error)
-    if refused or isinstance(error, Dropped):
+    refused = isinstance(error, FatalReply) or getattr(error, "status", None) in _UNPAID
+    if refused and usage is None:
         budget.release(worst)
     else:
         budget.settle(worst, usage, usd)
-
-
-def _has_status(error: BaseException | None) -> bool:
-    return isinstance(error, FatalReply) or getattr(error, "status", None) is not None
 
 
 def _images(prompt: Content) -> int:
@@ -231,9 +225,8 @@ def _images(prompt: Content) -> int:
 
 async def sleep_unless(stopping: asyncio.Event, seconds: float) -> bool:
     """Wait some seconds; return True at once when the event is set."""
-    deadline = time.monotonic() + seconds
     try:
-        async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+        async with asyncio.timeout(seconds):
             await stopping.wait()
     except TimeoutError:
         return False

@@ -42,12 +42,14 @@ class GateSpec:
     Attributes:
         parallel: requests in flight, or None to find the best number, up to `most`.
         rpm, tpm: requests and tokens a minute, or None.
+        share: of the account's limits that the provider names.
     """
 
     parallel: int | None
     most: int = AUTO_MOST
     rpm: float | None = None
     tpm: float | None = None
+    share: float = 1.0
 
 
 class Turn(NamedTuple):
@@ -56,6 +58,7 @@ class Turn(NamedTuple):
     sent_at: float
     row: int
     tokens: float
+    is_probe: bool = False
 
 
 class Gate:
@@ -75,6 +78,7 @@ class Gate:
         self._is_stopped = is_stopped
         now = clock()
         self._auto = spec.parallel is None
+        self._share = spec.share
         self._fixed = spec.parallel or 1
         self._limit = Limit(min(AUTO_START, spec.most), spec.most)
         self._pace = Pace()
@@ -88,7 +92,7 @@ class Gate:
         self._opened_at: float | None = None
         self._waiting: deque[tuple[asyncio.Future[Turn], int, float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
-        self._stopped = False
+        self._stopped: BaseException | None = None
         self._full = False
         self._latency = 0.0
         self._last_start = -math.inf
@@ -127,9 +131,10 @@ class Gate:
         Raises:
             Dropped: the run was stopped.
         """
-        if self._stopped or self._is_stopped():
+        if self._stopped is None and self._is_stopped():
             self.stop()
-            raise Dropped
+        if self._stopped is not None:
+            raise self._stopped
         now = self._clock()
         if not self._waiting and self.in_flight < self.size and self._delay(now, tokens) <= 0:
             return self._let_in(now, row, tokens)
@@ -162,6 +167,8 @@ class Gate:
         self.in_flight -= 1
         if isinstance(error, FatalReply):
             return  # nothing more is sent
+        if isinstance(error, RateLimited):
+            tokens = 0.0
         if self._tpm is not None and tokens is not None:
             self._tpm.give(turn.tokens - tokens)
         if headers:
@@ -169,13 +176,13 @@ class Gate:
         self._note(turn, error, now)
         self._pump()
 
-    def stop(self) -> None:
-        """Let nothing through any more; whoever waits is Dropped."""
-        self._stopped = True
+    def stop(self, error: BaseException | None = None) -> None:
+        """Let nothing through any more; who waits or comes gets the error, or is Dropped."""
+        self._stopped = self._stopped or error or Dropped()
         while self._waiting:
             turn, _, _ = self._waiting.popleft()
             if not turn.done():
-                turn.set_exception(Dropped())
+                turn.set_exception(self._stopped)
 
     def _note(self, turn: Turn, error: BaseException | None, now: float) -> None:
         if self._opened_at is None and not isinstance(error, asyncio.CancelledError):
@@ -187,9 +194,9 @@ class Gate:
             if self._auto and not isinstance(error, NoCapacity):
                 self._refused(turn, error, now)
         elif isinstance(error, (ServerError, ConnectionLost, TimedOut)):
-            self._breaker.failed(now, turn.row)
+            self._breaker.failed(now, turn.row, turn.is_probe)
         elif isinstance(error, asyncio.CancelledError):
-            self._breaker.dropped()
+            self._breaker.dropped(turn.is_probe)
         else:
             self._breaker.answered()
             self._answered_since_refusal = True
@@ -212,9 +219,20 @@ class Gate:
         """Follow what the provider says of its limits, where the user said nothing."""
         own_requests, own_tokens = self._own_limits
         if own_requests and limits.requests is not None:
-            self._rpm = _follow(self._rpm, limits.requests, limits.requests_left, now)
+            self._rpm = self._follow(self._rpm, limits.requests, limits.requests_left, now)
         if own_tokens and limits.tokens is not None:
-            self._tpm = _follow(self._tpm, limits.tokens, limits.tokens_left, now)
+            self._tpm = self._follow(self._tpm, limits.tokens, limits.tokens_left, now)
+
+    def _follow(
+        self, bucket: Bucket | None, per_minute: float, left: float | None, now: float
+    ) -> Bucket:
+        """Follow a provider's bucket, which holds a minute's worth when it is full."""
+        per_minute *= self._share
+        rate = per_minute / 60
+        if bucket is None:
+            bucket = Bucket(rate, per_minute if left is not None else max(1.0, rate), now)
+        bucket.set(rate, per_minute, math.inf if left is None else left * self._share, now)
+        return bucket
 
     def _delay(self, now: float, tokens: float) -> float:
         """Return seconds until the next request may start, whatever is in flight."""
@@ -235,7 +253,7 @@ class Gate:
 
     def _let_in(self, now: float, row: int, tokens: float) -> Turn:
         self.in_flight += 1
-        self._breaker.take()
+        is_probe = self._breaker.take()
         if self._auto:
             self._pace.take(now)
             self._last_start = now
@@ -244,7 +262,7 @@ class Gate:
             self._rpm.take(1.0)
         if self._tpm is not None:
             self._tpm.take(tokens)
-        return Turn(now, row, tokens)
+        return Turn(now, row, tokens, is_probe)
 
     def _pump(self) -> None:
         """Let in whom there is room for, and come back when the next may start."""
@@ -282,12 +300,3 @@ def _bucket(per_minute: float | None, now: float) -> Bucket | None:
         return None
     rate = per_minute / 60
     return Bucket(rate, max(1.0, rate / 4), now)
-
-
-def _follow(bucket: Bucket | None, per_minute: float, left: float | None, now: float) -> Bucket:
-    """Follow a provider's bucket, which holds a minute's worth when it is full."""
-    rate = per_minute / 60
-    if bucket is None:
-        bucket = Bucket(rate, per_minute if left is not None else max(1.0, rate), now)
-    bucket.set(rate, per_minute, math.inf if left is None else left, now)
-    return bucket

@@ -15,16 +15,12 @@ from beam_batch.calling.events import EventParser
 from beam_batch.calling.http1 import Pool
 from beam_batch.calling.limits import LIMIT_HEADERS
 from beam_batch.errors import InvalidJSON, InvalidResponse, ProviderError, first_line
-from beam_batch.providers.base import Provider, Request, StreamReader, to_error
+from beam_batch.providers.base import Provider, Request, StreamReader, secret_of, to_error
 
 if TYPE_CHECKING:
     from beam_batch.calling.proxied import ProxiedPool
 
 
-SHORTEST_SECRET = 8
-"""Characters; a shorter key, such as the EMPTY that local servers are given, is a word that may
-stand in an answer.
-"""
 _LIMIT_FIELDS = frozenset(name.encode() for name in LIMIT_HEADERS)
 
 
@@ -47,7 +43,7 @@ class HttpClient:
         key: str | None,
         timeouts: tuple[float, float],
     ) -> None:
-        self._key = key if key and len(key) >= SHORTEST_SECRET else None
+        self._key = secret_of(key)
         self._key_bytes = self._key.encode() if self._key else None
         self._total, self._stall = timeouts
         self._pool = _make_pool(base_url, headers)

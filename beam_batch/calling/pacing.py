@@ -233,9 +233,10 @@ class Breaker:
             return 0.0
         return math.inf if self._probing else max(0.0, self._probe_at - now)
 
-    def take(self) -> None:
-        """Start a request: in an outage it is the probe."""
+    def take(self) -> bool:
+        """Start a request; return whether it is the probe of an outage."""
         self._probing = self._since is not None
+        return self._probing
 
     def answered(self) -> None:
         """Note any sign of life, a refusal too."""
@@ -245,13 +246,13 @@ class Breaker:
         self._probing = False
         self._wait = self._first_wait
 
-    def failed(self, now: float, row: int) -> None:
+    def failed(self, now: float, row: int, is_probe: bool) -> None:
         """Note a request that the provider did not answer, and which row it was for."""
         self._failures += 1
         if len(self._rows) < OUTAGE_ROWS:
             self._rows.add(row)
         if self._since is not None:
-            if self._probing:
+            if is_probe:
                 self._probing = False
                 self._wait = min(LONGEST_PROBE, self._wait * 2)
                 self._probe_at = now + self._wait
@@ -259,6 +260,6 @@ class Breaker:
             self._since = now
             self._probe_at = now + self._wait
 
-    def dropped(self) -> None:
+    def dropped(self, is_probe: bool) -> None:
         """Note that a request ended without telling anything (it was cancelled)."""
-        self._probing = False
+        self._probing = self._probing and not is_probe

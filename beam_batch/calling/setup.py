@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from beam_batch.calling.answering import Answerer
@@ -71,17 +72,18 @@ def gate_spec(spec: WindowSpec, share: Share | None) -> GateSpec:
         most=max(1, most // workers),
         rpm=call.rpm and call.rpm / workers,
         tpm=call.tpm and call.tpm / workers,
+        share=1 / workers,
     )
 
 
-def make_answerer(spec: WindowSpec, gate: Gate, stopping: asyncio.Event) -> Answerer:
+def make_answerer(spec: WindowSpec, limits: GateSpec, stopping: asyncio.Event) -> Answerer:
     """Open what a worker needs. Call it inside the event loop.
 
-    A model to fall back on has a gate of its own, as large as the first one's.
+    Each model has a gate of its own: the limits hold for each.
     """
-    callers = [_make_caller(spec, spec.model, gate, stopping)]
+    callers = [_make_caller(spec, spec.model, limits, stopping)]
     if isinstance(spec.repair.fallback, ModelSpec):
-        callers.append(_make_caller(spec, spec.repair.fallback, gate, stopping))
+        callers.append(_make_caller(spec, spec.repair.fallback, limits, stopping))
     return Answerer(
         callers,
         instruction=spec.instruction,
@@ -91,7 +93,9 @@ def make_answerer(spec: WindowSpec, gate: Gate, stopping: asyncio.Event) -> Answ
     )
 
 
-def _make_caller(spec: WindowSpec, model: ModelSpec, gate: Gate, stopping: asyncio.Event) -> Caller:
+def _make_caller(
+    spec: WindowSpec, model: ModelSpec, limits: GateSpec, stopping: asyncio.Event
+) -> Caller:
     from beam_batch.prompts.schema import make_validator
 
     call = spec.call
@@ -109,7 +113,7 @@ def _make_caller(spec: WindowSpec, model: ModelSpec, gate: Gate, stopping: async
         transport=make_transport(
             model, provider, os.environ, (call.timeout_of(model), call.stall_timeout)
         ),
-        gate=gate,
+        gate=Gate(limits, is_stopped=_stop_of(spec)),
         pricer=pricer,
         patience=Patience(
             retries=retries,
@@ -122,6 +126,10 @@ def _make_caller(spec: WindowSpec, model: ModelSpec, gate: Gate, stopping: async
         once=make_once(spec.reuse, model, work, alone=spec.alone),
         cache_keys=cache_keys(schema + spec.instruction + spec.prefix) if takes_key else None,
     )
+
+
+def _stop_of(spec: WindowSpec) -> Callable[[], bool]:
+    return spec.record.stop.is_set_here if spec.record is not None else lambda: False
 
 
 def _budget_place(spec: WindowSpec, model: ModelSpec) -> BudgetPlace | None:

@@ -42,7 +42,7 @@ class Trail:
         """Note that a request starts."""
         self.attempts += 1
         self._sent_at = time.monotonic()
-        self._answer = None
+        self._answer = self._answered_at = None
         if self.started is None:
             self.started = self._sent_at
             if self.on_first_sent is not None:

@@ -16,11 +16,11 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.protocol import State
 
 from beam_batch import jsonio
-from beam_batch.calling.http import SHORTEST_SECRET, Answer, proxy_for, shaped
+from beam_batch.calling.http import Answer, proxy_for, shaped
 from beam_batch.calling.http1 import CONNECT_TIMEOUT
 from beam_batch.calling.refusals import closed, frame_error, handshake_refused
 from beam_batch.errors import ConnectionLost, InvalidJSON, InvalidResponse, TimedOut
-from beam_batch.providers.base import Provider, Request, redact
+from beam_batch.providers.base import Provider, Request, redact, secret_of
 
 MAX_AGE = 55 * 60.0
 """Seconds after which a socket takes no further request. OpenAI closes sockets after 60 minutes
@@ -65,7 +65,7 @@ class WebSocketClient:
     ) -> None:
         self._base_url = "ws" + base_url.removeprefix("http")
         self._headers = {name: v for name, v in headers.items() if name != "Content-Type"}
-        self._key = key if key and len(key) >= SHORTEST_SECRET else None
+        self._key = secret_of(key)
         self._limits = limits
         self._proxy = proxy_for(base_url)
         secure = base_url.startswith("https:")

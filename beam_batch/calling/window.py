@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from beam_batch.calling.gate import Dropped, Gate
+from beam_batch.calling.gate import Dropped
 from beam_batch.calling.lane import Lane, Result
 from beam_batch.calling.setup import WindowSpec, gate_spec, make_answerer
 from beam_batch.calling.slots import Slots
@@ -42,9 +42,7 @@ class Window:
             self._slots = Slots(most)
         else:  # enough is little enough that the gate never runs dry
             self._slots = Slots(2 * most, enough=max(1, most // 2))
-        record = spec.record
-        stopped = record.stop.is_set_here if record is not None else lambda: False
-        self._gate = Gate(limits, is_stopped=stopped)
+        self._limits = limits
         self._counts = {"ok": 0, "failed": 0}
         self._usd = 0.0
         self._inbox: deque[tuple[Prompt, Lane]] = deque()
@@ -101,7 +99,7 @@ class Window:
     async def _main(self, ready: Future[None]) -> None:
         self._closing = asyncio.Event()
         try:
-            self._answerer = make_answerer(self._spec, self._gate, self._stopping)
+            self._answerer = make_answerer(self._spec, self._limits, self._stopping)
         except BaseException as error:
             ready.set_exception(error)
             return
@@ -128,7 +126,7 @@ class Window:
                     record.stop.set("the driver is gone", 1)
                 if record.stop.is_set():
                     self._stop()
-                gauge.show(self._shown(self._gate.in_flight))
+                gauge.show(self._shown(self._answerer.in_flight))
                 await asyncio.sleep(WATCH_INTERVAL)
         finally:
             gauge.show(self._shown(0), force=True)
@@ -136,10 +134,10 @@ class Window:
     def _shown(self, in_flight: int) -> dict[str, float]:
         return {**self._counts, "usd": self._usd, "in_flight": in_flight}
 
-    def _stop(self) -> None:
-        """Send nothing more; what is in flight comes back."""
+    def _stop(self, error: BaseException | None = None) -> None:
+        """Send nothing more; what is in flight comes back. Who waits gets the error, if any."""
         self._stopping.set()
-        self._gate.stop()
+        self._answerer.stop(error)
 
     def _start_waiting(self) -> None:
         self._woken = False
@@ -164,7 +162,8 @@ class Window:
         except Dropped:
             return None
         except FatalReply as error:
-            if record is None:
+            if record is None:  # the other bundles of this window end as well
+                self._stop(error)
                 raise
             record.stop.set(str(error), 1)
             self._stop()

@@ -63,19 +63,19 @@ class Ledger:
         self._max_tokens = spec.max_tokens
         self._fd = os.open(spec.work.root / "ledger", os.O_RDWR | os.O_CREAT, 0o644)
 
-    def reserve(self, worst: Sum) -> bool:
-        """Set the worst case of a request aside; False where a cap could be passed."""
+    def reserve(self, worst: Sum) -> Balance | None:
+        """Set the worst case of a request aside, or return the balance that leaves no room."""
         with _Locked(self._fd):
             (spent, reserved) = self._read()
             nano = spent.nano_usd + reserved.nano_usd + worst.nano_usd
             tokens = spent.tokens + reserved.tokens + worst.tokens
             if self._max_nano is not None and nano > self._max_nano:
-                return False
+                return Balance(spent, reserved)
             if self._max_tokens is not None and tokens > self._max_tokens:
-                return False
+                return Balance(spent, reserved)
             held = Sum(reserved.nano_usd + worst.nano_usd, reserved.tokens + worst.tokens)
             self._write(Balance(spent, held))
-            return True
+            return None
 
     def settle(self, worst: Sum, actual: Sum) -> None:
         """Replace what was set aside for a request by what it has cost."""
@@ -94,11 +94,6 @@ class Ledger:
             (spent, reserved) = self._read()
             total = Sum(spent.nano_usd + reserved.nano_usd, spent.tokens + reserved.tokens)
             self._write(Balance(total, Sum(0, 0)))
-
-    def balance(self) -> Balance:
-        """Return what is spent and what is set aside."""
-        with _Locked(self._fd):
-            return self._read()
 
     def close(self) -> None:
         """Close the file."""

@@ -70,10 +70,6 @@ class AnthropicProvider:
         """Return a reader for one stream."""
         return _Stream()
 
-    def answer(self, request: Request) -> Any:
-        """Refuse: this provider needs the network."""
-        raise NotImplementedError
-
 
 def _content(prompt: Content) -> Any:
     if isinstance(prompt, str):

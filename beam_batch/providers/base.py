@@ -131,9 +131,6 @@ class Provider(Protocol):
     def new_stream(self) -> StreamReader:
         """Return a reader for one streamed answer."""
 
-    def answer(self, request: Request) -> Any:
-        """Answer without a network; only providers without a base URL do."""
-
 
 def dialogue(corrections: Sequence[Correction], model_role: str) -> list[dict[str, Any]]:
     """Write corrections as messages, which most formats share but for the model's role."""
@@ -209,6 +206,17 @@ def _fatal(status: int, code: str, message: str, details: dict[str, Any]) -> str
     if status == 400 and _is_about_schema(details):
         return "the provider refuses the schema"
     return None
+
+
+SHORTEST_SECRET = 8
+"""Characters; a shorter key, such as the EMPTY that local servers are given, is a word that may
+stand in an answer.
+"""
+
+
+def secret_of(key: str | None) -> str | None:
+    """Return a key that must not be shown, or None."""
+    return key if key and len(key) >= SHORTEST_SECRET else None
 
 
 def redact(text: str, key: str | None) -> str:

@@ -89,10 +89,6 @@ class GoogleProvider:
         """Return a reader for one stream."""
         return _Stream()
 
-    def answer(self, request: Request) -> Any:
-        """Refuse: this provider needs the network."""
-        raise NotImplementedError
-
 
 def _parts(prompt: Content) -> list[dict[str, Any]]:
     parts = (prompt,) if isinstance(prompt, str) else prompt

@@ -9,6 +9,7 @@ from beam_batch.errors import (
     ConnectionLost,
     ContentFiltered,
     EmptyReply,
+    FatalReply,
     InvalidResponse,
     Refused,
     RequestRejected,
@@ -32,6 +33,7 @@ from beam_batch.records import Content
 PATH = "/responses"
 LEAST_OUTPUT_TOKENS = 16
 _TIERS = {"fast": "priority"}
+_FATAL = ("insufficient_quota", "invalid_api_key", "model_not_found")
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
 
 
@@ -72,10 +74,6 @@ class ResponsesProvider:
     def new_stream(self) -> _Stream:
         """Return a reader for one stream."""
         return _Stream()
-
-    def answer(self, request: Request) -> Any:
-        """Refuse: this provider needs the network."""
-        raise NotImplementedError
 
 
 def _input(prompt: Content) -> Any:
@@ -153,6 +151,8 @@ def _problem(body: dict[str, Any], text: str, refusal: str) -> RowError | None:
 def _failed(error: Any) -> RowError:
     known = error if isinstance(error, dict) else {}
     message = f"{known.get('code') or 'failed'}: {known.get('message') or 'no message'}"
+    if known.get("code") in _FATAL:
+        raise FatalReply(f"the provider refuses every request ({message})")
     if known.get("code") in ("server_error", "rate_limit_exceeded", None):
         return ServerError(message)
     return RequestRejected(message)

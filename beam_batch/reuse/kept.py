@@ -82,8 +82,8 @@ class ReplyStore(Protocol):
     def put(self, key: bytes, kept: KeptReply) -> None:
         """Keep a reply, in place of an older one; others see it after `flush`."""
 
-    def flush(self) -> None:
-        """Let other processes see what was put."""
+    def flush(self) -> bool:
+        """Let other processes see what was put; False where that is to be tried again."""
 
     def forget(self, key: bytes) -> None:
         """Keep the reply of a key no longer."""

@@ -16,6 +16,7 @@ from beam_batch.reuse.seen import Seen
 
 MOST_UNWRITTEN = 4096
 """Replies that wait for a file that others keep busy, before it is given up."""
+HURRY_MS = 20
 MOST_DAMAGED = 3
 """Files that one process may find damaged before it gives up."""
 REMOVED_AT_ONCE = 1000
@@ -77,13 +78,19 @@ class LocalStore:
             if self._seen is not None:
                 self._seen.add(key)
 
-    def flush(self) -> None:
-        """Write what was put; where others keep the file busy, it is written the next time."""
+    def hurry(self) -> None:
+        """Wait for other processes no longer than an event loop can be held up."""
+        if self._db is not None:
+            self._db.execute(f"PRAGMA busy_timeout = {HURRY_MS}")
+
+    def flush(self) -> bool:
+        """Write what was put; False where others keep the file busy, so that it waits."""
         rows = [_row(key, kept) for key, kept in self._unwritten.items()]
         if not rows or self._write(_PUT, rows):
             self._unwritten.clear()
         elif len(rows) > MOST_UNWRITTEN:
             self._stop_writing("other processes keep it busy")
+        return not self._unwritten
 
     def forget(self, key: bytes) -> None:
         """Keep the reply of a key no longer."""

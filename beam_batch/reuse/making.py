@@ -64,6 +64,9 @@ def make_once(
                 )
         except (OptionsError, OSError) as error:
             say(f"identical requests may be sent more than once: {error}")
+    for store in (own, cache):
+        if isinstance(store, LocalStore):
+            store.hurry()
     max_age = spec.cache_max_age * DAY if spec.cache_max_age is not None else None
     return Once(
         OnceSpec(

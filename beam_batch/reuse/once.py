@@ -112,7 +112,7 @@ class Once:
 
     async def close(self) -> None:
         """Write what is to be kept, and close the stores; nothing may be in flight."""
-        self._flush()
+        self._flush(last=True)
         if self._near is not None:
             self._near.close()
         if self._far is not None:
@@ -130,15 +130,14 @@ class Once:
         found = await self._claim(key)
         if found is not None:
             return found
-        kept = False
         try:
             found = await self._find(key)
             if found is None:
                 found = Found(await ask(), None)
-                kept = await self._keep(key, found.reply)
+                await self._keep(key, found.reply)
             return found
         finally:
-            if not kept and self._spec.claims is not None:
+            if self._spec.claims is not None and key not in self._unflushed:
                 self._spec.claims.free(key)
 
     async def _claim(self, key: bytes) -> Found | None:
@@ -177,13 +176,12 @@ class Once:
             return None
         return Found(kept.reply, "cache")
 
-    async def _keep(self, key: bytes, reply: Reply) -> bool:
-        """Keep a reply; return whether its claim goes when it is flushed."""
+    async def _keep(self, key: bytes, reply: Reply) -> None:
+        """Keep a reply; its claim goes when it is flushed."""
         kept = KeptReply(reply, self._spec.asked, self._clock())
         self._keep_near(key, kept)
         if self._far is not None:
             await self._far.put(key, kept)
-        return self._near is not None
 
     def _keep_near(self, key: bytes, kept: KeptReply) -> None:
         if self._near is None:
@@ -196,12 +194,14 @@ class Once:
             wait = FLUSH_SECONDS if self._spec.claims is not None else LONGEST_UNKEPT
             self._timer = asyncio.get_running_loop().call_later(wait, self._flush)
 
-    def _flush(self) -> None:
+    def _flush(self, last: bool = False) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._near is not None:
-            self._near.flush()
+        if self._near is not None and not self._near.flush() and not last:
+            # Others keep it busy. Its claims stay: who asked for the same would be told nothing.
+            self._timer = asyncio.get_running_loop().call_later(LONGEST_UNKEPT, self._flush)
+            return
         if self._spec.claims is not None:
             for key in self._unflushed:
                 self._spec.claims.free(key)

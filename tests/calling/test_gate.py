@@ -210,6 +210,41 @@ def test_a_stopped_gate_lets_nobody_through() -> None:
     assert all(isinstance(found, Dropped) for found in run(main()))
 
 
+def test_a_fault_of_every_request_reaches_all_who_wait() -> None:
+    async def main() -> list[Any]:
+        gate = _gate(parallel=1)
+        await gate.enter(1)
+        waiting = [asyncio.ensure_future(gate.enter(n)) for n in range(3)]
+        await asyncio.sleep(0)
+        gate.stop(FatalReply("no key"))
+        late = asyncio.ensure_future(gate.enter(9))
+        return await asyncio.gather(*waiting, late, return_exceptions=True)
+
+    assert [str(found) for found in run(main())] == ["no key"] * 4
+
+
+def test_a_refused_request_gives_its_tokens_back_and_shares_of_an_account_add_up() -> None:
+    async def main(share: float) -> int:
+        gate = _gate(parallel=None, share=share)
+        loop, starts = asyncio.get_running_loop(), 0
+
+        async def row(number: int) -> None:
+            nonlocal starts
+            while loop.time() < 60:
+                turn = await gate.enter(number, 10.0)
+                starts += 1
+                await asyncio.sleep(0.1)
+                gate.leave(turn, headers={"x-ratelimit-limit-requests": "600"})
+
+        rows = [asyncio.ensure_future(row(n)) for n in range(50)]
+        await asyncio.sleep(60)
+        gate.stop()
+        await asyncio.gather(*rows, return_exceptions=True)
+        return starts
+
+    assert 280 <= run(main(0.5)) <= 330
+
+
 def test_who_gives_up_at_the_gate_leaves_no_hole() -> None:
     async def main() -> None:
         gate = _gate(parallel=1)
