@@ -14,7 +14,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["beam_batch", "beam_batch.*"]),
     package_data={"beam_batch": ["py.typed"]},
-    entry_points={"console_scripts": ["beam-batch=beam_batch.cli:main"]},
+    entry_points={"console_scripts": ["beam-batch=beam_batch.cli.main:main"]},
     install_requires=[
         "apache-beam>=2.77,<2.78",
         "aiohttp>=3.12,<4",

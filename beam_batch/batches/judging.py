@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from beam_batch.batches.base import Result
-from beam_batch.calling.http import shaped
 from beam_batch.calling.judging import judge
 from beam_batch.calling.pricing import make_pricer
+from beam_batch.calling.transports.http import shaped
 from beam_batch.errors import ProviderError, RowError
 from beam_batch.options import ModelSpec, PriceSpec, SchemaSpec
 from beam_batch.outputs import envelope

@@ -12,11 +12,11 @@ from beam_batch import jsonio
 from beam_batch.calling.budget import Budget
 from beam_batch.calling.cache_keys import CacheKeys
 from beam_batch.calling.gate import Dropped, Gate, Turn
-from beam_batch.calling.http import Answer, shaped
 from beam_batch.calling.pricing import Pricer
 from beam_batch.calling.retrying import RetryPolicy
 from beam_batch.calling.trail import Trail
-from beam_batch.calling.transport import Transport
+from beam_batch.calling.transports.http import Answer, shaped
+from beam_batch.calling.transports.making import Transport
 from beam_batch.errors import (
     FatalReply,
     InvalidResponse,

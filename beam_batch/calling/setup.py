@@ -14,7 +14,7 @@ from beam_batch.calling.caller import Caller, Patience, sleep_unless
 from beam_batch.calling.gate import AUTO_MOST, Gate, GateSpec
 from beam_batch.calling.pricing import make_pricer
 from beam_batch.calling.retrying import RetryPolicy
-from beam_batch.calling.transport import make_transport
+from beam_batch.calling.transports.making import make_transport
 from beam_batch.options import (
     BudgetSpec,
     CallSpec,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from beam_batch.calling.http import Answer
+from beam_batch.calling.transports.http import Answer
 from beam_batch.errors import RowError
 from beam_batch.providers.base import Reply, Usage
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from beam_batch.calling.events import EventParser
-from beam_batch.calling.http import HttpClient
+from beam_batch.calling.transports.events import EventParser
+from beam_batch.calling.transports.http import HttpClient
 from beam_batch.errors import ConnectionLost, InvalidResponse, TimedOut
 from beam_batch.options import ModelSpec
 from beam_batch.providers.base import Request

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import trustme
 
-from beam_batch.calling import http1
-from beam_batch.calling.answers import Response
+from beam_batch.calling.transports import http1
+from beam_batch.calling.transports.answers import Response
 from beam_batch.errors import ConnectionLost, InvalidResponse, OptionsError, TimedOut
 from tests.calling.raw import CHUNKED, WHOLE, Peer, Script, answering, closing, serving
 from tests.support import environment
@@ -543,7 +543,7 @@ def test_closing_the_pool_ends_what_is_in_flight() -> None:
 
 
 def test_the_other_client_is_imported_for_proxies_only() -> None:
-    code = "import sys, beam_batch.calling.http; print('aiohttp' in sys.modules)"
+    code = "import sys, beam_batch.calling.transports.http; print('aiohttp' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
     )

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 import trustme
 
-from beam_batch.calling.refusals import frame_error
-from beam_batch.calling.transport import (
+from beam_batch.calling.transports.making import (
     AutoTransport,
     EchoTransport,
     HttpTransport,
@@ -22,7 +21,8 @@ from beam_batch.calling.transport import (
     WebSocketTransport,
     make_transport,
 )
-from beam_batch.calling.websocket import Limits, WebSocketClient
+from beam_batch.calling.transports.refusals import frame_error
+from beam_batch.calling.transports.websocket import Limits, WebSocketClient
 from beam_batch.errors import (
     BatchError,
     ConnectionLost,

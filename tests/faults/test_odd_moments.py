@@ -164,7 +164,7 @@ STARTER = '''
 """Forks one run a line of stdin: imports are paid once, and a kill -9 ends only the fork."""
 import json, os, sys, traceback
 import beam_batch.pipeline
-from beam_batch.cli import main
+from beam_batch.cli.main import main
 from beam_batch.inputs.plan import plan_rows
 
 for line in sys.stdin:

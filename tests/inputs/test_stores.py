@@ -288,7 +288,7 @@ _IMPATIENT = (
     "import sys\n"
     "from beam_batch.inputs import opening\n"
     "opening.ATTEMPTS = 1\n"
-    "from beam_batch.cli import main\n"
+    "from beam_batch.cli.main import main\n"
     "sys.argv[0] = 'beam-batch'\n"
     "main()\n"
 )

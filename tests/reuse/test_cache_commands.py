@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from beam_batch.cli import cli
+from beam_batch.cli.main import cli
 from beam_batch.errors import OptionsError
 from beam_batch.reuse.making import open_cache
 from beam_batch.reuse.upkeep import in_units, parse_age, parse_size

@@ -8,7 +8,7 @@ import sys
 
 import rich_click as click
 
-from beam_batch.cli_report import report
+from beam_batch.cli.report import report
 from beam_batch.errors import OptionsError
 from beam_batch.options import BATCH_FINISHES
 

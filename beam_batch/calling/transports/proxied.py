@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import aiohttp
 from yarl import URL
 
-from beam_batch.calling.answers import Chooser, Response
-from beam_batch.calling.http1 import CONNECT_TIMEOUT
+from beam_batch.calling.transports.answers import Chooser, Response
+from beam_batch.calling.transports.http1 import CONNECT_TIMEOUT
 from beam_batch.errors import ConnectionLost, TimedOut
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from beam_batch.calling.http import Answer, HttpClient
+from beam_batch.calling.transports.http import Answer, HttpClient
 from beam_batch.errors import ConnectionLost, TimedOut
 from beam_batch.options import ModelSpec
 from beam_batch.providers import PROVIDERS, headers, read_key
@@ -14,7 +14,7 @@ from beam_batch.providers.base import Provider, Request
 from beam_batch.providers.echo import EchoProvider
 
 if TYPE_CHECKING:
-    from beam_batch.calling.websocket import WebSocketClient
+    from beam_batch.calling.transports.websocket import WebSocketClient
 
 
 class Transport(Protocol):
@@ -59,7 +59,7 @@ def make_transport(
 def _sockets(
     model: ModelSpec, head: Mapping[str, str], key: str | None, total: float, stall: float
 ) -> WebSocketClient:
-    from beam_batch.calling.websocket import Limits, WebSocketClient
+    from beam_batch.calling.transports.websocket import Limits, WebSocketClient
 
     return WebSocketClient(model.base_url, head, key, Limits(total, stall))
 
@@ -104,7 +104,7 @@ class WebSocketTransport:
 
     async def send(self, request: Request) -> Answer:
         """Send one request, once."""
-        from beam_batch.calling.refusals import HandshakeRefused
+        from beam_batch.calling.transports.refusals import HandshakeRefused
 
         try:
             return await self._client.post(self._provider, request)
@@ -133,7 +133,7 @@ class AutoTransport:
 
     async def send(self, request: Request) -> Answer:
         """Send one request, once."""
-        from beam_batch.calling.refusals import HandshakeRefused
+        from beam_batch.calling.transports.refusals import HandshakeRefused
 
         if self._refused:
             return await self._http.send(request)

@@ -16,9 +16,9 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.protocol import State
 
 from beam_batch import jsonio
-from beam_batch.calling.http import Answer, proxy_for, shaped
-from beam_batch.calling.http1 import CONNECT_TIMEOUT
-from beam_batch.calling.refusals import closed, frame_error, handshake_refused
+from beam_batch.calling.transports.http import Answer, proxy_for, shaped
+from beam_batch.calling.transports.http1 import CONNECT_TIMEOUT
+from beam_batch.calling.transports.refusals import closed, frame_error, handshake_refused
 from beam_batch.errors import ConnectionLost, InvalidJSON, InvalidResponse, TimedOut
 from beam_batch.providers.base import Provider, Request, redact, secret_of
 

@@ -11,8 +11,8 @@ import ssl
 from collections.abc import Mapping
 from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
 
-from beam_batch.calling.answers import Chooser, Response
-from beam_batch.calling.connection import Connection
+from beam_batch.calling.transports.answers import Chooser, Response
+from beam_batch.calling.transports.connection import Connection
 from beam_batch.errors import ConnectionLost, OptionsError, TimedOut
 
 CONNECT_TIMEOUT = 30.0

@@ -7,7 +7,7 @@ import contextlib
 import math
 import socket
 
-from beam_batch.calling.answers import AnswerParser, Chooser, Response
+from beam_batch.calling.transports.answers import AnswerParser, Chooser, Response
 from beam_batch.errors import ConnectionLost, TimedOut
 
 _PROBE_SECONDS = 60

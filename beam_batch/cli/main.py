@@ -9,12 +9,11 @@ from typing import Any, NoReturn
 import rich_click as click
 
 from beam_batch import __version__
-from beam_batch.cli_batch import COMMANDS
-from beam_batch.cli_cache import cache
-from beam_batch.cli_report import report
-from beam_batch.errors import OptionsError, RunStopped
-from beam_batch.flags import ESTIMATE, INPUT, MODEL, PANELS, options
-from beam_batch.settings import (
+from beam_batch.cli.batch import COMMANDS
+from beam_batch.cli.cache import cache
+from beam_batch.cli.flags import ESTIMATE, INPUT, MODEL, PANELS, options
+from beam_batch.cli.report import report
+from beam_batch.cli.settings import (
     Flags,
     estimate_spec,
     prompt_spec,
@@ -22,6 +21,7 @@ from beam_batch.settings import (
     schema_spec,
     source_spec,
 )
+from beam_batch.errors import OptionsError, RunStopped
 
 
 @click.group()

@@ -10,15 +10,15 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from beam_batch import jsonio
-from beam_batch.calling.answers import Reader, Response
-from beam_batch.calling.events import EventParser
-from beam_batch.calling.http1 import Pool
 from beam_batch.calling.limits import LIMIT_HEADERS
+from beam_batch.calling.transports.answers import Reader, Response
+from beam_batch.calling.transports.events import EventParser
+from beam_batch.calling.transports.http1 import Pool
 from beam_batch.errors import InvalidJSON, InvalidResponse, ProviderError, first_line
 from beam_batch.providers.base import Provider, Request, StreamReader, secret_of, to_error
 
 if TYPE_CHECKING:
-    from beam_batch.calling.proxied import ProxiedPool
+    from beam_batch.calling.transports.proxied import ProxiedPool
 
 
 _LIMIT_FIELDS = frozenset(name.encode() for name in LIMIT_HEADERS)
@@ -156,7 +156,7 @@ def _make_pool(base_url: str, headers: Mapping[str, str]) -> Pool | ProxiedPool:
     proxy = proxy_for(base_url)
     if proxy is None:
         return Pool(base_url, headers)
-    from beam_batch.calling.proxied import ProxiedPool
+    from beam_batch.calling.transports.proxied import ProxiedPool
 
     return ProxiedPool(base_url, headers, proxy)
 

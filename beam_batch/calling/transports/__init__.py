@@ -1,0 +1,1 @@
+"""How a request travels: HTTP, server-sent events, WebSockets, or not at all."""
