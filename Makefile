@@ -5,7 +5,7 @@ AIMOCK := build/aimock/node_modules/.bin/llmock
 HAS_NPM := $(shell command -v npm)
 REVIEWS := templates/reviews
 
-.PHONY: docs run test gateway lint check portable bench bench-inputs clean
+.PHONY: docs run test gateway lint check portable bench bench-inputs bench-limits bench-caps clean
 
 # Each environment is made once, and again when setup.py changes.
 .venv/ready: setup.py
@@ -78,6 +78,12 @@ bench: .venv/ready-test
 
 bench-inputs: .venv/ready-test
 	$(BIN)/python -m benchmarks.inputs
+
+bench-limits: .venv/ready-test
+	$(BIN)/python -m benchmarks.limits
+
+bench-caps: .venv/ready-test
+	$(BIN)/python -m benchmarks.caps
 
 clean:
 	rm -rf .venv .venv-llmock .venv-litellm build *.egg-info

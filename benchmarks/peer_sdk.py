@@ -9,23 +9,26 @@ import asyncio
 import json
 import sys
 
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, OpenAIError
 
 
 async def main(base_url: str, source: str, target: str, parallel: int) -> None:
-    """Answer every row and write the results."""
-    client = AsyncOpenAI(base_url=base_url, api_key="none", max_retries=2)
+    """Answer every row, with the retries that the SDK makes by itself, and write the results."""
+    client = AsyncOpenAI(base_url=base_url, api_key="none")
     gate = asyncio.Semaphore(parallel)
 
     async def answer(row: dict[str, str]) -> dict[str, object]:
-        async with gate:
-            reply = await client.chat.completions.create(
-                model="benchmark",
-                messages=[
-                    {"role": "system", "content": "Classify the review."},
-                    {"role": "user", "content": row["review"]},
-                ],
-            )
+        try:
+            async with gate:
+                reply = await client.chat.completions.create(
+                    model="benchmark",
+                    messages=[
+                        {"role": "system", "content": "Classify the review."},
+                        {"role": "user", "content": row["review"]},
+                    ],
+                )
+        except OpenAIError as error:
+            return {"id": row["id"], "error": str(error)}
         return {"id": row["id"], "result": reply.choices[0].message.content}
 
     with open(source) as file:

@@ -43,9 +43,10 @@ class Cost(NamedTuple):
 
 
 @contextlib.contextmanager
-def server(latency_ms: float) -> Iterator[int]:
+def server(latency_ms: float, *more: str) -> Iterator[int]:
     """Start the loopback server; yields its port."""
-    command = [sys.executable, "-m", "benchmarks.server", "--latency-ms", str(latency_ms)]
+    options = ("--latency-ms", str(latency_ms), *more)
+    command = [sys.executable, "-m", "benchmarks.server", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
@@ -77,21 +78,27 @@ def measure(*command: str, **env: str) -> Cost:
 
 
 def make_rows(folder: Path, count: int) -> str:
-    """Write an input of so many rows of some 200 bytes."""
+    """Write an input of so many rows of some 200 bytes, no two with the same review."""
     path = folder / f"rows-{count}.jsonl"
     with path.open("w") as file:
         for n in range(count):
-            row = {"id": f"r{n}", "review": "The battery lasts all day. " * 6}
+            row = {"id": f"r{n}", "review": f"{n:08}: " + "The battery lasts all day. " * 6}
             file.write(json.dumps(row) + "\n")
     return str(path)
 
 
-def beam_batch(rows: str, output: str, model: str, port: int = 0) -> Cost:
+def beam_batch(rows: str, output: str, model: str, port: int = 0, *more: str) -> Cost:
     """Run the command line over an input."""
     url = f"http://127.0.0.1:{port}/v1"
     arguments = ("--parallel", str(PARALLEL), "--overwrite", "--no-progress", "-p", "{{review}}")
-    command = ("beam_batch", "run", "-i", rows, "-o", output, "-m", model, *arguments)
-    return measure(*command, GENERIC_BASE_URL=url)
+    command = ("beam_batch", "run", "-i", rows, "-o", output, "-m", model, *arguments, *more)
+    return measure(*command, GENERIC_BASE_URL=url, OPENAI_BASE_URL=url, OPENAI_API_KEY="none")
+
+
+def rows_failed(output: str) -> int:
+    """Count the rows without an answer, in an output of ours or of the peer's."""
+    with open(output) as file:
+        return sum(bool(json.loads(line).get("error")) for line in file)
 
 
 def speed_table(folder: Path, latency_ms: float, count: int) -> list[str]:
@@ -109,6 +116,8 @@ def speed_table(folder: Path, latency_ms: float, count: int) -> list[str]:
             fixed.append(beam_batch(make_rows(folder, 1), output, "generic.benchmark", port).wall)
             costs["beam_batch"].append(beam_batch(rows, output, "generic.benchmark", port))
             costs["SDK + gather"].append(measure("benchmarks.peer_sdk", *peer))
+            if rows_failed(output) or rows_failed(peer[2]):
+                raise SystemExit("rows failed, so nothing can be compared")
             costs["bare client"].append(measure("benchmarks.bare_client", *bare))
     lines = ["| | rows/s | CPU ms/row | peak MB | beam_batch is |", "|---|---|---|---|---|"]
     walls = {n: statistics.median(c.wall for c in costs[n]) / counts[n] for n in counts}

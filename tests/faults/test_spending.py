@@ -3,44 +3,13 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fakes import Answer, ScriptedServer, completion
+from tests.fakes import PRICE, Answer, PayingServer, ScriptedServer, completion
 from tests.support import beam_batch, environment, read_jsonl, write_jsonl
-
-PRICE = ("--price", "input=100,output=1000")
-"""US dollars per million tokens: dear, so that few rows reach a cap."""
-
-
-class PayingServer(ScriptedServer):
-    """Counts what it answered at the price above, also what is lost on the way."""
-
-    def __init__(self, seed: int, **options: Any) -> None:
-        super().__init__(self._pay, **options)
-        self._random = random.Random(seed)
-        self.paid_tokens = 0
-        self.paid_usd = 0.0
-
-    def _pay(self, number: int, body: dict[str, Any]) -> Answer:
-        luck = self._random.random()
-        if luck < 0.1:
-            return Answer(status=self._random.choice([429, 500, 503]))
-        words = self._random.randint(1, 40)
-        text = " ".join(["word"] * words)
-        usage = {"prompt_tokens": self._random.randint(5, 60), "completion_tokens": words}
-        usage["total_tokens"] = sum(usage.values())
-        self.paid_tokens += usage["total_tokens"]
-        self.paid_usd += usage["prompt_tokens"] * 1e-4 + usage["completion_tokens"] * 1e-3
-        if luck < 0.15:
-            return Answer(fault="drop")
-        if luck < 0.2:
-            return Answer(body=b"<html>lost on the way</html>")
-        whole = completion(body, Answer(text=text)) | {"usage": usage}
-        return Answer(body=json.dumps(whole).encode())
 
 
 def _run(folder: Path, server: ScriptedServer, *more: object) -> Any:
