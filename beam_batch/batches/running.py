@@ -169,8 +169,10 @@ class BatchRun:
         )
         if got.fatal is not None:
             raise got.fatal
-        if info.ended == CANCELLED and got.left and batch.file.name not in self._cancelled_by_us:
-            self._stop.set(f"{info.id} was cancelled; {got.left} rows have no answer", 1)
+        ours = self._spec.send_cancelled and batch.file.name in self._cancelled_by_us
+        if info.ended == CANCELLED and got.left and not ours:
+            reason = f"{info.id} was cancelled; {got.left} rows have no answer"
+            self._stop.set(f"{reason}, and are sent by the run's own command with --resume", 1)
             raise Stopped
 
     def _refused(self, batch: Batch, info: BatchInfo) -> bool:

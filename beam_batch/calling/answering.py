@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from beam_batch.calling.caller import Caller
+from beam_batch.calling.gate import Dropped
 from beam_batch.calling.judging import judge
 from beam_batch.calling.trail import Trail
 from beam_batch.errors import RowError, StructuredOutputError, TimedOut
@@ -67,23 +68,36 @@ class Answerer:
 
     async def _climb(self, prompt: Prompt, trail: Trail) -> Any:
         """Ask each model in turn."""
-        for caller in self._callers[:-1]:
+        failure: RowError | None = None
+        for caller in self._callers:
+            if failure is not None:
+                trail.note("fallback_after", type(failure).__name__)
             try:
                 return await self._ask(caller, prompt, trail)
             except RowError as error:
-                trail.note("fallback_after", type(error).__name__)
-        return await self._ask(self._callers[-1], prompt, trail)
+                failure = error
+            except Dropped:
+                raise failure or Dropped from None  # what was paid is to be recorded
+        assert failure is not None
+        raise failure
 
     async def _ask(self, caller: Caller, prompt: Prompt, trail: Trail) -> Any:
         """Ask one model, again with what was wrong as often as is allowed."""
         corrections: tuple[Correction, ...] = ()
+        failure: StructuredOutputError | None = None
         while True:
             request = caller.to_request(self._instruction, prompt.text, corrections)
-            reply = await caller.ask(prompt, request, trail)
+            try:
+                reply = await caller.ask(prompt, request, trail)
+            except Dropped:
+                raise failure or Dropped from None  # what was paid is to be recorded
             try:
                 judged = judge(caller.validate, reply.text)
             except StructuredOutputError as error:
+                failure = error
                 await caller.forget(request)
+                if trail.drop_source("cache"):  # an earlier run judged by another schema
+                    continue
                 if len(corrections) >= self._reask:
                     raise
                 corrections += (Correction(reply.text, complaint(error)),)

@@ -159,26 +159,32 @@ class Caller:
             answer = await self._transport.send(request)
             trail.answered(answer)
             reply: Reply = shaped("the body", self._provider.to_reply, answer.body)
-            usage, usd = self._account(reply, trail)
+            usage, usd = self._account(reply, request, trail)
             return reply
         except BaseException as raised:
             error = raised
             if answer is not None and isinstance(raised, RowError):
-                usage, usd = self._account(raised, trail)
+                usage, usd = self._account(raised, request, trail)
+            if usage is None and _may_be_paid(raised):
+                trail.count("requests_of_unknown_cost")
             raise
         finally:
             self._leave(turn, error, answer, usage)
             if self._budget is not None and worst is not None:
                 _settle(self._budget, worst, error, usage, usd)
 
-    def _account(self, reply: Reply | RowError, trail: Trail) -> tuple[Usage | None, float | None]:
-        """Note what an answer says of itself, and what it has cost."""
+    def _account(
+        self, reply: Reply | RowError, request: Request, trail: Trail
+    ) -> tuple[Usage | None, float | None]:
+        """Note what an answer says of itself, and what it has cost at the tier that it names.
+
+        Where it names none, it is the one that was asked for.
+        """
         usage = trail.said(reply)
         if usage is None:
             return None, None
-        cost = self._pricer.cost(
-            usage, getattr(reply, "model", None), getattr(reply, "service_tier", None)
-        )
+        tier = getattr(reply, "service_tier", None) or request.body.get("service_tier")
+        cost = self._pricer.cost(usage, getattr(reply, "model", None), tier)
         trail.paid(cost and cost.usd, cost.saved if cost else 0.0)
         return usage, cost and cost.usd
 
@@ -212,11 +218,15 @@ def _settle(
     budget: Budget, worst: Sum, error: BaseException | None, usage: Usage | None, usd: float | None
 ) -> None:
     """Settle a request; one that ended without a word may have been paid in full."""
-    refused = isinstance(error, FatalReply) or getattr(error, "status", None) in _UNPAID
-    if refused and usage is None:
+    if usage is None and error is not None and not _may_be_paid(error):
         budget.release(worst)
     else:
         budget.settle(worst, usage, usd)
+
+
+def _may_be_paid(error: BaseException) -> bool:
+    """Whether a request that ended so may have been answered, and paid, all the same."""
+    return not isinstance(error, FatalReply) and getattr(error, "status", None) not in _UNPAID
 
 
 def _images(prompt: Content) -> int:

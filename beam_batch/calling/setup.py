@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from beam_batch.calling.budget import BudgetPlace
 from beam_batch.calling.cache_keys import cache_keys
 from beam_batch.calling.caller import Caller, Patience, sleep_unless
 from beam_batch.calling.gate import AUTO_MOST, Gate, GateSpec
-from beam_batch.calling.pricing import make_pricer
+from beam_batch.calling.pricing import Pricer, make_pricer
 from beam_batch.calling.retrying import RetryPolicy
 from beam_batch.calling.transports.making import make_transport
 from beam_batch.options import (
@@ -122,10 +123,19 @@ def _make_caller(
         ),
         validate=make_validator(spec.schema, provider.wraps),
         wait=lambda seconds: sleep_unless(stopping, seconds),
-        budget=place.open(pricer) if place is not None else None,
+        budget=place.open(_dearest(spec, model)) if place is not None else None,
         once=make_once(spec.reuse, model, work, alone=spec.alone),
         cache_keys=cache_keys(schema + spec.instruction + spec.prefix) if takes_key else None,
     )
+
+
+def _dearest(spec: WindowSpec, model: ModelSpec) -> Pricer:
+    """Return the pricer of worst cases: a flex request may go on at the default tier."""
+    options = dict(model.options)
+    if spec.repair.flex_fallback:
+        options["service_tier"] = "default"
+    model_at_worst = dataclasses.replace(model, options=options)
+    return make_pricer(model_at_worst, spec.budget.price if model is spec.model else None)
 
 
 def _stop_of(spec: WindowSpec) -> Callable[[], bool]:

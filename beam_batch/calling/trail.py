@@ -72,6 +72,10 @@ class Trail:
         for name in ("model", "finish_reason"):
             self._said[name] = getattr(reply, name)
 
+    def drop_source(self, source: str) -> bool:
+        """Forget that a reply was there already; return whether it was."""
+        return self._extra.get("source") == source and bool(self._extra.pop("source"))
+
     def failed(self, error: RowError) -> None:
         """Note that a request failed."""
         status = getattr(error, "status", None)

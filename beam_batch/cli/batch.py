@@ -55,7 +55,7 @@ def fetch(
     given = {"batch_finish": batch_finish, "batch_poll": batch_poll}
     changed = {name: value for name, value in given.items() if value is not None}
     output = dataclasses.replace(spec.output, resume=True, overwrite=False, work_dir=work.path)
-    batch = dataclasses.replace(spec.batch, detach=False, **changed)  # type: ignore[arg-type]
+    batch = dataclasses.replace(spec.batch, detach=False, send_cancelled=False, **changed)  # type: ignore[arg-type]
     try:
         summary = run(dataclasses.replace(spec, output=output, batch=batch))
     except KeyboardInterrupt:

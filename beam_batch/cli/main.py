@@ -121,7 +121,8 @@ def main() -> NoReturn:
         sys.exit(2)
     except RunStopped as error:
         click.echo(f"Error: {error}", err=True)
-        click.echo(f"Go on with: {_resume_command(sys.argv[1:])}", err=True)
+        if sys.argv[1] == "run" or error.exit_code in (130, 143):
+            click.echo(f"Go on with: {_resume_command(sys.argv[1:], error.exit_code)}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:  # a full or failing disk, before anything was sent
         name = f" {error.filename}" if error.filename else ""
@@ -130,14 +131,26 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-def _resume_command(args: list[str]) -> str:
+_CAPS = ("--max-errors", "--max-cost", "--max-tokens-total")
+
+
+def _raised(args: list[str]) -> list[str]:
+    """Double the caps of a command: one of them has stopped the run, and would again."""
+    split = [
+        part for arg in args for part in (arg.split("=", 1) if arg.startswith(_CAPS) else [arg])
+    ]
+    for flag, place in [(arg, place + 1) for place, arg in enumerate(split) if arg in _CAPS]:
+        value = 2 * float(split[place])
+        split[place] = f"{value:g}" if flag == "--max-cost" else str(int(value) or 1)
+    return split
+
+
+def _resume_command(args: list[str], code: int) -> str:
     """Write the command that goes on with this run."""
     if args[0] != "run":
         return shlex.join(["beam-batch", *args])
     cut = args.index("--") if "--" in args else len(args)
     own = [arg for arg in args[:cut] if arg not in ("--resume", "--overwrite")]
-    for flag in ("--max-errors", "--max-cost", "--max-tokens-total"):
-        if flag in own:  # it stopped the run, and would again
-            place = own.index(flag)
-            del own[place : place + 2]
+    if code in (3, 4):
+        own = _raised(own)
     return shlex.join(["beam-batch", *own, "--resume", *args[cut:]])

@@ -177,6 +177,7 @@ class BatchSpec:
         batch_finish: what becomes of rows that a batch left open: resubmit, or online.
         batch_poll: seconds before the first look at a batch; the waits grow to a minute.
         batch_size: requests of one batch at most, or None for what the provider takes.
+        send_cancelled: whether what was cancelled here is sent again; `fetch` doesn't.
     """
 
     backend: str = "online"
@@ -184,6 +185,7 @@ class BatchSpec:
     batch_finish: str = "resubmit"
     batch_poll: float = 2.0
     batch_size: int | None = None
+    send_cancelled: bool = True
 
     def __post_init__(self) -> None:
         for flag, known in (("backend", BACKENDS), ("batch_finish", BATCH_FINISHES)):

@@ -62,6 +62,7 @@ EVENTS = {
     "reasks": "reasks",
     "fallback_after": "rows_by_fallback_model",
     "flex_fallbacks": "flex_fallbacks",
+    "requests_of_unknown_cost": "requests_of_unknown_cost",
 }
 """Fields of telemetry that are there where something happened, and what their sums are called."""
 
@@ -85,9 +86,9 @@ class Money:
             self.cost += cost
             self.saved += telemetry.get("saved_usd", 0.0)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the sums; the cost of a run of unpriced rows is unknown, and not 0."""
-        known = self.priced > 0 or self.unpriced == 0
+    def as_dict(self, more: bool) -> dict[str, Any]:
+        """Return the sums; unknown, and not 0, where rows have no price and `more` may be paid."""
+        known = self.priced > 0 or not (self.unpriced or more)
         found: dict[str, Any] = {"cost_usd": round(self.cost, 6) if known else "unknown"}
         if self.unpriced:
             found["rows_without_price"] = self.unpriced
@@ -141,7 +142,7 @@ class Tally:
             "requests": self.attempts,
             "timing_ms": {name: found.as_dict() for name, found in self.timing.items()},
             "usage": usage,
-            **self.money.as_dict(),
+            **self.money.as_dict(bool(self.events["requests_of_unknown_cost"])),
             **self._cached_share(),
             **dict(sorted(self.events.items())),
         }

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Literal, NamedTuple
 
+from beam_batch.errors import RowError
 from beam_batch.providers.base import Reply, Request
 from beam_batch.reuse.claims import Claims
 from beam_batch.reuse.kept import KeptReply, ReplyStore
@@ -69,7 +70,7 @@ class Once:
         self._far = Threads(cache) if cache is not None and cache.remote else None
         self._near = cache if cache is not None and self._far is None else spec.own
         # A key in flight has a future where somebody waits for it.
-        self._flights: dict[bytes, asyncio.Future[Found | None] | None] = {}
+        self._flights: dict[bytes, asyncio.Future[Found | RowError | None] | None] = {}
         self._unflushed: set[bytes] = set()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -82,8 +83,8 @@ class Once:
 
         Args:
             ask: sends the request; called at most once, and at any later time: it must look itself
-                whether the run was stopped. It raises where the reply is not good; then one of
-                those who wait for the same reply asks next.
+                whether the run was stopped. It raises where the reply is not good: a RowError is
+                shared with all who wait for the same reply, after anything else one asks next.
         """
         if not self._spec.dedupe:
             return await self._lead(key, ask)
@@ -91,17 +92,23 @@ class Once:
             flight = self._flights[key]
             if flight is None:
                 flight = self._flights[key] = asyncio.get_running_loop().create_future()
-            found = await asyncio.shield(flight)
-            if found is not None:
-                return Found(found.reply, found.source or "duplicate")
-        self._flights[key] = found = None
+            ended = await asyncio.shield(flight)
+            if isinstance(ended, RowError):
+                raise ended
+            if ended is not None:
+                return Found(ended.reply, ended.source or "duplicate")
+        self._flights[key] = None
+        ending: Found | RowError | None = None
         try:
-            found = await self._lead(key, ask)
+            ending = found = await self._lead(key, ask)
             return found
+        except RowError as error:
+            ending = error
+            raise
         finally:
             flight = self._flights.pop(key)
             if flight is not None:
-                flight.set_result(found)
+                flight.set_result(ending)
 
     async def forget(self, key: bytes) -> None:
         """Serve the reply of a key to nobody any more: it turned out not to be good."""
