@@ -21,7 +21,7 @@ from beam_batch.manifest import (
 from beam_batch.options import OutputSpec, RunSpec
 from beam_batch.outputs import prior
 from beam_batch.outputs.commit import APPEND, NEW, REWRITE, CommitSpec, shards_in
-from beam_batch.outputs.ledger import LedgerSpec
+from beam_batch.outputs.ledger import LedgerSpec, Sum, spent_by_sessions
 from beam_batch.outputs.workdir import StopFlag, WorkDir, settings_file, write_atomically
 
 PLAN, PRIOR = "plan.json", "prior.sqlite"
@@ -69,17 +69,21 @@ def open_session(spec: RunSpec, work: WorkDir, output: str) -> Session:
     write_atomically(work.manifest, jsonio.dumps(manifest))
     work.finished.unlink(missing_ok=True)
     work.commit.unlink(missing_ok=True)
-    _charge_reserved(work)
+    if spec.budget.is_set:
+        _charge(work, manifest)
+        write_atomically(work.manifest, jsonio.dumps(manifest))
     return _session(out, work, manifest, plan)
 
 
-def _charge_reserved(work: WorkDir) -> None:
-    """Count what killed workers had in flight as spent."""
-    if not (work.root / "ledger").exists():
-        return
+def _charge(work: WorkDir, manifest: dict[str, Any]) -> None:
+    """Count as spent what killed workers had in flight, and what sessions without a cap spent."""
+    known = set(manifest.setdefault("charged", []))
+    usd, tokens = spent_by_sessions(work, lambda session: session not in known)
     ledger = LedgerSpec(work).open()
     ledger.charge_reserved()
+    ledger.settle(Sum(0, 0), Sum.of(usd, tokens))
     ledger.close()
+    manifest["charged"] = list(range(1, manifest["session"] + 1))
 
 
 def _earlier_plan(

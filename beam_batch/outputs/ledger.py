@@ -9,9 +9,12 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from beam_batch import jsonio
+from beam_batch.outputs import parts
 from beam_batch.outputs.workdir import WorkDir
 
 _FORM = struct.Struct("<4q")
@@ -108,6 +111,24 @@ class Ledger:
 
     def _write(self, balance: Balance) -> None:
         os.pwrite(self._fd, _FORM.pack(*balance.spent, *balance.reserved), 0)
+
+
+def spent_by_sessions(work: WorkDir, counts: Callable[[int], bool]) -> tuple[float, int]:
+    """Add up what the part files of some sessions say: US dollars, and tokens."""
+    usd, tokens = 0.0, 0
+    for path in work.parts.glob("*.jsonl"):
+        session = parts.PartName.parse(path).session
+        if session == parts.KEPT_SESSION or not counts(session):
+            continue
+        for found in parts.read(path):
+            if found is None:
+                continue
+            telemetry = jsonio.loads_own(found.telemetry)
+            usd += telemetry.get("cost_usd") or 0.0
+            turn = telemetry["usage"].get("turn") or {}
+            total = turn.get("input_tokens", 0) + turn.get("output_tokens", 0)
+            tokens += turn.get("total_tokens") or total
+    return usd, tokens
 
 
 class _Locked:

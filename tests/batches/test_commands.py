@@ -67,6 +67,11 @@ def test_a_cancelled_run_keeps_what_was_done_and_sends_the_rest_at_resume(folder
         assert done.returncode == 0, done.stderr
         assert "batch_1: cancelled" in done.stderr
         done = beam_batch("fetch", folder / "out.jsonl", env=env_of(server))
+        assert done.returncode == 1
+        assert "60 rows have no answer" in done.stderr
+        assert "Go on with" not in done.stderr
+        assert server.creates == 1
+        done = beam_batch(*arguments(folder, "--resume"), env=env_of(server))
         assert done.returncode == 0, done.stderr
         assert [len(work.items) for work in server.works] == [100, 60]
         assert once_each(server)

@@ -46,6 +46,36 @@ def test_a_cap_on_money_is_never_passed(tmp_path: Path, workers: int, seed: int)
     assert [row["row_number"] for row in rows] == list(range(1, 401))
 
 
+def test_what_a_session_without_a_cap_spent_counts_under_a_later_cap(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", [{"n": n} for n in range(400)])
+    with PayingServer(5) as server:
+        flags = (*PRICE, "--parallel", "8", "--max-errors", "10")
+        done = _run(tmp_path, server, *flags)
+        assert done.returncode == 3, done.stderr
+        before = server.paid_usd
+        assert before > 0.2
+        cap = f"{before + 2:.4f}"
+        done = _run(tmp_path, server, *PRICE, "--max-cost", cap, "--parallel", "8", "--resume")
+        assert done.returncode == 4, done.stderr
+        lost = 0.06 * 8  # what the first session paid without an answer is nobody's knowledge
+        assert before < server.paid_usd <= before + 2 + lost
+
+
+def test_a_run_that_stops_in_mid_ladder_records_what_it_paid(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", [{"n": n} for n in range(60)])
+    (tmp_path / "schema.json").write_text('{"type": "object"}')
+    with ScriptedServer(lambda number, body: Answer(text="no object")) as server:
+        flags = ("--schema", tmp_path / "schema.json", "--reask", "1", "--parallel", "4")
+        done = _run(tmp_path, server, *flags, "--max-errors", "5")
+        assert done.returncode == 3, done.stderr
+        stopped_at = server.requests
+        done = _run(tmp_path, server, "--schema", tmp_path / "schema.json", "--resume",
+                    "--telemetry-output", tmp_path / "t.jsonl")  # fmt: skip
+    telemetry = read_jsonl(tmp_path / "t.jsonl")
+    assert sum(record["attempts"] for record in telemetry) == server.requests
+    assert server.requests >= stopped_at + 55
+
+
 def test_a_cap_on_tokens_is_never_passed(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "rows.jsonl", [{"n": n} for n in range(400)])
     with PayingServer(3) as server:
