@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import uuid
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 from beam_batch import jsonio
 from beam_batch.errors import InvalidJSON, OptionsError, first_line
+from beam_batch.inputs.base import SPLIT_BYTES, SPLIT_ROWS
 from beam_batch.inputs.plan import Plan, plan_rows, recheck, rows_of
 from beam_batch.manifest import (
     fingerprint,
@@ -25,6 +27,8 @@ from beam_batch.outputs.ledger import LedgerSpec, Sum, spent_by_sessions
 from beam_batch.outputs.workdir import StopFlag, WorkDir, settings_file, write_atomically
 
 PLAN, PRIOR = "plan.json", "prior.sqlite"
+SHARED_SPLIT_ROWS = 100
+"""Rows of a split where worker processes share them: each is to have its part of a small input."""
 
 
 class Session(NamedTuple):
@@ -43,7 +47,7 @@ class Session(NamedTuple):
     torn: int
 
 
-def open_session(spec: RunSpec, work: WorkDir, output: str) -> Session:
+def open_session(spec: RunSpec, work: WorkDir, output: str, workers: int = 1) -> Session:
     """Decide between a new run and a resumed one, and write the manifest.
 
     `output` is the output's name where the user wants it, which may be on the Hub; `spec` names
@@ -59,7 +63,7 @@ def open_session(spec: RunSpec, work: WorkDir, output: str) -> Session:
     if manifest is not None and out.resume:
         plan = _earlier_plan(spec, work, manifest, output)
     if plan is None or manifest is None:
-        plan, manifest = _new_plan(spec, work, output)
+        plan, manifest = _new_plan(spec, work, output, _split_rows(spec, workers))
     if out.overwrite and manifest["mode"] == APPEND:
         unkept = {path: 0 for path in (out.output, out.error_output) if path}
         manifest |= {"mode": REWRITE, "keep_bytes": manifest["keep_bytes"] | unkept}
@@ -73,6 +77,15 @@ def open_session(spec: RunSpec, work: WorkDir, output: str) -> Session:
         _charge(work, manifest)
         write_atomically(work.manifest, jsonio.dumps(manifest))
     return _session(out, work, manifest, plan)
+
+
+def _split_rows(spec: RunSpec, workers: int) -> int:
+    """Return how many rows a split has: few, where workers are to share a small input."""
+    if workers == 1 or spec.output.is_directory:
+        return SPLIT_ROWS
+    sizes = [os.path.getsize(path) for path in spec.source.inputs if os.path.isfile(path)]
+    is_small = len(sizes) == len(spec.source.inputs) and sum(sizes) < SPLIT_BYTES
+    return SHARED_SPLIT_ROWS if is_small else SPLIT_ROWS
 
 
 def _charge(work: WorkDir, manifest: dict[str, Any]) -> None:
@@ -124,11 +137,13 @@ def _earlier_plan(
     return None if changed else plan
 
 
-def _new_plan(spec: RunSpec, work: WorkDir, output: str) -> tuple[Plan, dict[str, Any]]:
+def _new_plan(
+    spec: RunSpec, work: WorkDir, output: str, rows_a_split: int
+) -> tuple[Plan, dict[str, Any]]:
     """Plan the input beside what is there, and only then remove that."""
     folder = work.new_plan()
     try:
-        plan = plan_rows(spec.source, folder)
+        plan = plan_rows(spec.source, folder, rows_a_split)
         marks = fingerprint(spec, plan.digest, output)
         manifest = {"session": 0, "fingerprint": marks, "plan": folder.name}
         manifest |= _existing(spec.output, folder / PRIOR, marks, plan)

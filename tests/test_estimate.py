@@ -139,7 +139,7 @@ def test_without_a_probe_input_is_priced_and_output_has_a_bound(
         assert server.requests == 0
     assert sorted(tmp_path.iterdir()) == before
     assert found["rows"] == {
-        "selected": 3, "to_send": 2, "not_sent": {"MissingTemplateField": 1}
+        "selected": 3, "to_send": 2, "identical": 0, "not_sent": {"MissingTemplateField": 1}
     }  # fmt: skip
     count = make_counter(resolve_model(MINI, {})).count
     each = count(PromptSpec().instruction) + 11
@@ -217,7 +217,7 @@ def test_every_row_is_as_likely_to_be_drawn_and_rows_keep_their_order(tmp_path: 
 
 def test_images_are_named_as_not_counted(tmp_path: Path) -> None:
     row = {"text": "a", "picture": "https://pictures.example/1.png"}
-    path = write_jsonl(tmp_path / "rows.jsonl", [row] * 2)
+    path = write_jsonl(tmp_path / "rows.jsonl", [row, row | {"text": "b"}])
     prompt = PromptSpec(template="{{image:picture}} {{text}} {{image:picture}}")
     assert estimate(_spec(path, prompt=prompt))["images_not_counted"] == 4
 
@@ -508,3 +508,11 @@ def test_an_input_that_changes_meanwhile_is_an_error_of_the_input(
     with pytest.raises(OptionsError, match=r"--input rows.jsonl is gone"):
         estimate(_spec(path))
     assert read_jsonl(path) == [{"text": "a"}]
+
+
+def test_identical_rows_are_counted_once_unless_all_are_sent(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"text": f"kind {n % 3}"} for n in range(30)])
+    found = estimate(_spec(path))
+    assert (found["rows"]["to_send"], found["rows"]["identical"]) == (3, 27)
+    found = estimate(_spec(path, reuse=beam_batch.ReuseSpec(dedupe=False)))
+    assert (found["rows"]["to_send"], found["rows"]["identical"]) == (30, 0)

@@ -35,7 +35,7 @@ LAYERS: dict[str, set[str]] = {
     "progress": BASE | {"outputs"},
     "checks": BASE | {"batches", "calling", "outputs", "prompts", "providers", "reuse"},
     "preview": BASE | {"inputs", "prompts", "providers"},
-    "estimate": BASE | {"inputs", "prompts", "providers", "calling", "checks", "launch"},
+    "estimate": BASE | {"inputs", "prompts", "providers", "calling", "checks", "launch", "reuse"},
     "session": BASE | {"inputs", "outputs", "manifest"},
     "launch": BASE
     | {

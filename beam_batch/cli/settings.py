@@ -57,6 +57,7 @@ def estimate_spec(flags: Flags) -> EstimateSpec:
         prompt=prompt_spec(flags),
         schema=schema_spec(flags),
         call=_pick(CallSpec, flags),
+        reuse=ReuseSpec(dedupe=flags.get("dedupe")),
         price=flags["price"],
         probe=flags["probe"],
     )

@@ -16,6 +16,7 @@ from beam_batch.estimate.tokens import count_fixed, make_counter
 from beam_batch.inputs.plan import plan_rows
 from beam_batch.options import EstimateSpec
 from beam_batch.providers import resolve_model
+from beam_batch.reuse.making import deduplicates
 
 
 def estimate(spec: EstimateSpec) -> dict[str, Any]:
@@ -34,7 +35,12 @@ def estimate(spec: EstimateSpec) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="beam-batch-") as name:
         folder = Path(name)
         plan = plan_rows(spec.source, folder)
-        counted = count_rows(spec, plan, lambda content: fixed.same + counter.of(content))
+        counted = count_rows(
+            spec,
+            plan,
+            lambda content: fixed.same + counter.of(content),
+            deduplicates(spec.reuse, model),
+        )
         probed = probe(spec, counted.sample, folder) if counted.sample else Probed([], {})
     pricer = make_pricer(model, spec.price)
     return figures(Facts(spec, model, pricer, counter, fixed, counted, probed), plan.selected_rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from beam_batch.inputs.reading import read_rows
 from beam_batch.options import EstimateSpec
 from beam_batch.prompts.template import image_fields, render
 from beam_batch.records import Content, Image, Row
+from beam_batch.reuse.seen import Seen
 
 EXACT_SIZES = 10_000
 
@@ -63,25 +65,31 @@ class Counted:
     Attributes:
         sizes: of the requests that would be sent.
         failures: rows that would not be sent, by the name of their error.
+        duplicates: rows whose prompt is the same as that of an earlier row.
         images: in the prompts; they are not among the tokens.
         sample: rows drawn, in input order.
     """
 
     sizes: Sizes = field(default_factory=Sizes)
     failures: Counter[str] = field(default_factory=Counter)
+    duplicates: int = 0
     images: int = 0
     sample: list[Sampled] = field(default_factory=list)
 
 
-def count_rows(spec: EstimateSpec, plan: Plan, tokens_of: Callable[[Content], int]) -> Counted:
+def count_rows(
+    spec: EstimateSpec, plan: Plan, tokens_of: Callable[[Content], int], dedupe: bool = False
+) -> Counted:
     """Render all selected rows and count their tokens; draw `spec.probe` of them.
 
-    Takes memory for the drawn rows and for no others.
+    Takes memory for the drawn rows and for no others. With `dedupe`, prompts that are the same as
+    an earlier one are not counted; of a million different ones, a few may look the same.
 
     Raises:
         OptionsError: the input cannot be read any more.
     """
     counted = Counted()
+    seen = Seen() if dedupe else None
     draw = random.Random(spec.source.seed)
     try:
         for row in _rows(spec, plan):
@@ -90,6 +98,12 @@ def count_rows(spec: EstimateSpec, plan: Plan, tokens_of: Callable[[Content], in
             except RowError as error:
                 counted.failures[row.failure.type if row.failure else type(error).__name__] += 1
                 continue
+            if seen is not None:
+                key = _key(content)
+                if seen.may_have(key):
+                    counted.duplicates += 1
+                    continue
+                seen.add(key)
             tokens = tokens_of(content)
             counted.sizes.add(tokens)
             if not isinstance(content, str):
@@ -99,6 +113,11 @@ def count_rows(spec: EstimateSpec, plan: Plan, tokens_of: Callable[[Content], in
         raise OptionsError(f"--input {error}. Look at the file, or at the network.") from None
     counted.sample.sort(key=lambda row: row.number)
     return counted
+
+
+def _key(content: Content) -> bytes:
+    text = content if isinstance(content, str) else repr(content)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _rows(spec: EstimateSpec, plan: Plan) -> Iterator[Row]:

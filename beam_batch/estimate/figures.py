@@ -42,6 +42,7 @@ def figures(facts: Facts, selected: int) -> dict[str, Any]:
         "rows": {
             "selected": selected,
             "to_send": sizes.requests,
+            "identical": counted.duplicates,
             "not_sent": dict(counted.failures),
         },
         "tokenizer": {"name": facts.counter.name, "exact": facts.counter.exact},

@@ -115,6 +115,9 @@ def _notes(found: dict[str, Any]) -> Iterator[str]:
         yield f"{found['images_not_counted']:,} images are not among the tokens counted here."
     if found["web_search"]:
         yield "Fees of web searches are not counted."
+    if same := found["rows"]["identical"]:
+        yield f"{same:,} rows are identical to earlier ones and not sent; --no-dedupe sends them."
+    yield "Answers that --resume or --cache have already are not taken off."
     yield from _output_notes(found)
     if found["shared_prefix"]["expected_cached_share"]:
         cached = (f"{money['tier']} {dollars(money['input_if_cached'])}" for money in found["usd"])

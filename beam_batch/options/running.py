@@ -99,6 +99,7 @@ class EstimateSpec:
     prompt: PromptSpec = PromptSpec()
     schema: SchemaSpec | None = None
     call: CallSpec = CallSpec()
+    reuse: ReuseSpec = ReuseSpec()
     price: PriceSpec | None = None
     probe: int | None = None
 
