@@ -27,8 +27,10 @@ STAGGER = 0.001
 once as well, wait for each other, and go on doing so.
 """
 _SHORTEST_NAP = 0.001
-SPREAD_FROM = 0.2
+SPREAD_FROM = 0.05
 """Seconds of latency from which on requests are spread out in time."""
+LATE = 0.005
+"""Seconds of a spread that are caught up with at once, since timers ring a little late."""
 
 
 class Dropped(Exception):
@@ -95,7 +97,7 @@ class Gate:
         self._stopped: BaseException | None = None
         self._full = False
         self._latency = 0.0
-        self._last_start = -math.inf
+        self._next_start = -math.inf
         self.in_flight = 0
 
     @property
@@ -249,14 +251,15 @@ class Gate:
         """Return seconds between requests while the window grows: a burst is refused early."""
         if self._latency < SPREAD_FROM or self._pace.rate is not None:
             return 0.0
-        return self._last_start + self._latency / self._limit.size / 2 - now
+        return self._next_start - now
 
     def _let_in(self, now: float, row: int, tokens: float) -> Turn:
         self.in_flight += 1
         is_probe = self._breaker.take()
         if self._auto:
             self._pace.take(now)
-            self._last_start = now
+            gap = self._latency / self._limit.size / 2
+            self._next_start = max(self._next_start, now - LATE) + gap
             self._full = self._full or self.in_flight >= self._limit.size
         if self._rpm is not None:
             self._rpm.take(1.0)
