@@ -1,7 +1,7 @@
 """Measure pacing at a rate limit, the transports beside each other, and what each option costs.
 
-Run: python -m benchmarks.limits [pacing] [transports] [overhead] (or: make bench-limits); prints
-Markdown tables. All three take some 10 minutes.
+Run: python -m benchmarks.limits [pacing] [transports] [overhead] [called] (or: make bench-limits);
+prints Markdown tables. All of them take some 15 minutes.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ TOLERATED = 0.02
 TRANSPORTS = ("http", "sse", "websocket")
 TRANSPORT_ROWS = 5_000
 OVERHEAD_ROWS = 20_000
+CALL_MS = 50
 FRESH = "a fresh folder"
 """Stands for one in a command's options."""
 
@@ -187,7 +188,7 @@ def transports_table(folder: Path) -> list[str]:
     return lines
 
 
-def overhead_table(folder: Path) -> list[str]:
+def overhead_table(folder: Path, latency_ms: int = 0) -> list[str]:
     """Show what each option adds to a row, switched on one after the other."""
     model = "generic.benchmark?max_tokens=400"
     options: tuple[str, ...] = ()
@@ -202,21 +203,32 @@ def overhead_table(folder: Path) -> list[str]:
     ):
         options += more
         variants.append(Variant(name, model, options))
-    with server(0) as port:
+    with server(latency_ms) as port:
         found = speeds(folder, variants, OVERHEAD_ROWS, port)
-    lines = ["| | rows/s | CPU ms/row | added by this step |", "|---|---|---|---|"]
-    before = found[0].cpu
+    lines = [
+        "| | rows/s | slower than all off | CPU ms/row | CPU added by this step |",
+        "|---|---|---|---|---|",
+    ]
+    base = before = found[0]
     for variant, speed in zip(variants, found, strict=True):
-        added = "" if variant is variants[0] else f"{speed.cpu / before - 1:+.1%}"
-        lines.append(f"| {variant.name} | {speed.rows:,.0f} | {speed.cpu:.3f} | {added} |")
-        before = speed.cpu
+        slower, added = 1 - speed.rows / base.rows, speed.cpu / before.cpu - 1
+        step = "" if variant is variants[0] else f"{added:+.1%}"
+        share = "" if variant is variants[0] else f"{slower:.1%}"
+        lines.append(f"| {variant.name} | {speed.rows:,.0f} | {share} | {speed.cpu:.3f} | {step} |")
+        before = speed
     return lines
+
+
+def called_overhead_table(folder: Path) -> list[str]:
+    """Show the same where answers take their time."""
+    return overhead_table(folder, CALL_MS)
 
 
 TABLES: dict[str, tuple[str, Callable[[Path], list[str]]]] = {
     "pacing": (f"Pacing: {RATE:.0f} requests/s allowed, {LATENCY_MS} ms", pacing_table),
     "transports": (f"Transports: {TRANSPORT_ROWS:,} rows, no latency", transports_table),
     "overhead": (f"Overhead: {OVERHEAD_ROWS:,} rows, no latency", overhead_table),
+    "called": (f"Overhead: {OVERHEAD_ROWS:,} rows, {CALL_MS} ms", called_overhead_table),
 }
 
 
