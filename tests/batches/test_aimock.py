@@ -90,6 +90,9 @@ def test_a_detached_run_through_aimock_is_cancelled_and_sent_again(
     done = beam_batch("cancel", folder / "out.jsonl", env=env)
     assert done.returncode == 0, done.stderr
     done = beam_batch("fetch", folder / "out.jsonl", env=env)
+    assert done.returncode == 1
+    assert "100 rows have no answer" in done.stderr
+    done = beam_batch(*arguments(folder, "--resume"), env=env)
     assert done.returncode == 0, done.stderr
     assert aimock.calls("POST", "/v1/batches") == 2
     assert all(record["ok"] for record in read_jsonl(folder / "out.jsonl"))
