@@ -24,7 +24,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beam_batch import cli
+from beam_batch.cli import main as cli
 from beam_batch.errors import InputLost, OptionsError
 from beam_batch.inputs import jsonl
 from beam_batch.inputs.plan import Plan, plan_rows
