@@ -20,6 +20,7 @@ from beam_batch.options import (
     BudgetSpec,
     CallSpec,
     ModelSpec,
+    PriceSpec,
     RepairSpec,
     ReuseSpec,
     SchemaSpec,
@@ -101,7 +102,7 @@ def _make_caller(
 
     call = spec.call
     provider = make_provider(model, spec.schema)
-    pricer = make_pricer(model, spec.budget.price if model is spec.model else None)
+    price = spec.budget.price if model is spec.model else None
     place = _budget_place(spec, model)
     work = spec.record.work if spec.record is not None else None
     schema = spec.schema.json if spec.schema is not None else ""
@@ -115,7 +116,7 @@ def _make_caller(
             model, provider, os.environ, (call.timeout_of(model), call.stall_timeout)
         ),
         gate=Gate(limits, is_stopped=_stop_of(spec)),
-        pricer=pricer,
+        pricer=make_pricer(model, price),
         patience=Patience(
             retries=retries,
             max_outage=call.max_outage,
@@ -123,19 +124,18 @@ def _make_caller(
         ),
         validate=make_validator(spec.schema, provider.wraps),
         wait=lambda seconds: sleep_unless(stopping, seconds),
-        budget=place.open(_dearest(spec, model)) if place is not None else None,
+        budget=place.open(_dearest(spec, model, price)) if place is not None else None,
         once=make_once(spec.reuse, model, work, alone=spec.alone),
         cache_keys=cache_keys(schema + spec.instruction + spec.prefix) if takes_key else None,
     )
 
 
-def _dearest(spec: WindowSpec, model: ModelSpec) -> Pricer:
+def _dearest(spec: WindowSpec, model: ModelSpec, price: PriceSpec | None) -> Pricer:
     """Return the pricer of worst cases: a flex request may go on at the default tier."""
     options = dict(model.options)
     if spec.repair.flex_fallback:
         options["service_tier"] = "default"
-    model_at_worst = dataclasses.replace(model, options=options)
-    return make_pricer(model_at_worst, spec.budget.price if model is spec.model else None)
+    return make_pricer(dataclasses.replace(model, options=options), price)
 
 
 def _stop_of(spec: WindowSpec) -> Callable[[], bool]:

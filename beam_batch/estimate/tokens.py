@@ -12,7 +12,7 @@ from typing import NamedTuple
 from beam_batch import jsonio
 from beam_batch.options import ModelSpec, PromptSpec, SchemaSpec
 from beam_batch.prompts.template import leading_text
-from beam_batch.providers import make_provider
+from beam_batch.providers import make_provider, output_bound
 from beam_batch.records import Content
 
 BYTES_A_TOKEN = 4
@@ -22,7 +22,6 @@ MESSAGE_TOKENS = 11
 _CL100K = ("gpt-4-", "gpt-3.5-")
 _O200K = ("gpt-4o", "gpt-4.1", "gpt-4.5", "gpt-5", "o1", "o3", "o4", "chatgpt-4o")
 _OPENAI = ("responses", "openai", "azure")
-_LIMITS = ("max_output_tokens", "max_completion_tokens", "max_tokens")
 
 
 class TokenCounter(NamedTuple):
@@ -91,11 +90,4 @@ def count_fixed(
     before = instruction + shape
     if model.provider != "anthropic":  # there the mark of what is cached stands behind the system
         before += counter.count(leading_text(prompt.template))
-    return Fixed(instruction + shape + MESSAGE_TOKENS, before, _limit(body))
-
-
-def _limit(body: dict[str, object]) -> int | None:
-    config = body.get("generationConfig")
-    limits = [body.get(name) for name in _LIMITS]
-    limits.append(config.get("maxOutputTokens") if isinstance(config, dict) else None)
-    return next((limit for limit in limits if isinstance(limit, int)), None)
+    return Fixed(instruction + shape + MESSAGE_TOKENS, before, output_bound(model))
