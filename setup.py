@@ -38,12 +38,13 @@ setup(
         "images": ["puremagic>=1.30,<3"],
         "local": ["xllamacpp>=2026.10", "huggingface_hub>=1"],
         "pydantic": ["pydantic>=2.11,<3"],
-        "s3": ["s3fs>=2025.3"],
+        "s3": ["s3fs>=2025.3", "aiobotocore>=3"],
         "sql": ["duckdb>=1.4,<3"],
         "test": [
             "duckdb>=1.4,<3",
             "huggingface_hub>=1",
             "hypothesis>=6.150",
+            "aiobotocore[boto3]>=3.8,<4",  # the boto3 that s3fs can use, or pip tries all others first
             "moto[server]>=5.1,<6",
             "openai[aiohttp]>=3.50,<4",
             "puremagic>=1.30,<3",

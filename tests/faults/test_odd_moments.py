@@ -164,8 +164,8 @@ STARTER = '''
 """Forks one run a line of stdin: imports are paid once, and a kill -9 ends only the fork."""
 import json, os, sys, traceback
 import beam_batch.pipeline
+from beam_batch import session
 from beam_batch.cli.main import main
-from beam_batch.inputs.plan import plan_rows
 
 for line in sys.stdin:
     task = json.loads(line)
@@ -175,7 +175,7 @@ for line in sys.stdin:
         try:
             os.environ.update(task["env"])
             if task["rows_a_split"]:
-                plan_rows.__defaults__ = (task["rows_a_split"],)
+                session.SPLIT_ROWS = task["rows_a_split"]
             sys.argv = ["beam-batch", *task["args"]]
             main()
         except SystemExit as end:
