@@ -180,3 +180,27 @@ class EmptyReply(ReplyError):
 
 class StructuredOutputError(ReplyError):
     """The answer is not JSON, or does not satisfy the schema."""
+
+
+class AgentError(RowError):
+    """An agent did not come to an answer."""
+
+
+class TooManyIterations(AgentError):
+    """The model went on calling tools until `max_iterations` was reached."""
+
+
+class RepeatedCall(AgentError):
+    """The model called the same tool with the same arguments again and again."""
+
+
+class RowCostReached(AgentError):
+    """The next model call could pass ``--row-max-cost``."""
+
+
+class WorkflowFailed(AgentError):
+    """The steps of a workflow did not lead to an answer (no vote won, no agent chosen)."""
+
+
+class ToolServerFailed(AgentError):
+    """An MCP server died, did not answer in time or broke the protocol."""

@@ -30,18 +30,42 @@ class Request(NamedTuple):
     Attributes:
         path: appended to the base URL.
         stream: whether the answer is read as server-sent events.
+        images: how many it holds.
     """
 
     path: str
     body: dict[str, Any]
     stream: bool
+    images: int = 0
 
 
-class Correction(NamedTuple):
-    """A reply that was not good enough, and what is said to the model about it."""
+class ToolSpec(NamedTuple):
+    """What a model is told of a tool.
 
-    reply: str
-    message: str
+    Attributes:
+        name: letters, digits, ``_`` and ``-``, at most 64 (OpenAI's rule, the strictest).
+        parameters: JSON Schema of an object.
+    """
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+
+
+class ToolCall(NamedTuple):
+    """A tool that a model wants called; `arguments` is JSON as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class ToolResult(NamedTuple):
+    """What a tool said."""
+
+    call: ToolCall
+    text: str
+    is_error: bool = False
 
 
 class Usage(NamedTuple):
@@ -78,7 +102,14 @@ class Usage(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """A complete answer."""
+    """A complete answer: text, or tools that are to be called first.
+
+    Attributes:
+        raw: the answer in the provider's own form, as it is to be repeated where the conversation
+            goes on (with the signatures of hidden reasoning); None where text is all there is.
+        citations: what a provider's web search cited: url, title, and where in the text.
+        searches: web searches of the provider.
+    """
 
     text: str
     finish_reason: str
@@ -86,6 +117,18 @@ class Reply(NamedTuple):
     request_id: str | None
     usage: Usage
     service_tier: str | None
+    calls: tuple[ToolCall, ...] = ()
+    raw: Any = None
+    citations: tuple[dict[str, Any], ...] = ()
+    searches: int = 0
+
+
+class Turn(NamedTuple):
+    """What a model said, and what it was told then: tool results, or a message of the user."""
+
+    reply: Reply
+    results: tuple[ToolResult, ...] = ()
+    message: str = ""
 
 
 class StreamReader(Protocol):
@@ -112,11 +155,11 @@ class Provider(Protocol):
     wraps: bool
 
     def to_request(
-        self, instruction: str, prompt: Content, corrections: Sequence[Correction] = ()
+        self, instruction: str, prompt: Content, history: Sequence[Turn] = ()
     ) -> Request:
         """Build the request of one row.
 
-        The prompt is text, or text and images in order; corrections are the conversation since.
+        The prompt is text, or text and images in order; history is the conversation since.
         """
 
     def to_reply(self, body: Any) -> Reply:
@@ -130,15 +173,6 @@ class Provider(Protocol):
 
     def new_stream(self) -> StreamReader:
         """Return a reader for one streamed answer."""
-
-
-def dialogue(corrections: Sequence[Correction], model_role: str) -> list[dict[str, Any]]:
-    """Write corrections as messages, which most formats share but for the model's role."""
-    return [
-        {"role": role, "content": text}
-        for correction in corrections
-        for role, text in ((model_role, correction.reply), ("user", correction.message))
-    ]
 
 
 def annotated(error: RowError, **notes: Any) -> RowError:

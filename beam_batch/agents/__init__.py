@@ -1,0 +1,1 @@
+"""Agents as row workers: cards, tools, MCP servers, skills, workflows."""

@@ -1,0 +1,50 @@
+"""What an agent's loop knows of a tool, whatever is behind it."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from beam_batch.calling.trail import Trail
+from beam_batch.providers.base import ToolSpec
+from beam_batch.records import Row
+
+
+class ToolReply(NamedTuple):
+    """What a tool says to the model."""
+
+    text: str
+    is_error: bool = False
+
+
+@dataclass
+class RowRun:
+    """What the agents of one row share.
+
+    Attributes:
+        open: what is open for this row alone; closed when the row has its outcome.
+        sessions: MCP sessions of this row, by the server's name.
+    """
+
+    row: Row
+    trail: Trail
+    open: AsyncExitStack = field(default_factory=AsyncExitStack)
+    sessions: dict[str, Any] = field(default_factory=dict)
+
+
+class Tool(Protocol):
+    """Something that a model may call.
+
+    Attributes:
+        spec: its name (letters, digits, _ and -, at most 64), description and parameters.
+    """
+
+    spec: ToolSpec
+
+    async def call(self, arguments: dict[str, Any], run: RowRun) -> ToolReply:
+        """Do what it does; what goes wrong with the arguments or the work is an error reply.
+
+        Raises:
+            RowError: the row cannot go on (ServerDied, ToolServerFailed, a cap is reached).
+        """
