@@ -48,7 +48,7 @@ class ServerSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionSpec:
-    """One Python function that a model may call: ``path/module.py:function``, or ``package.module:function``.
+    """One Python function that a model may call: ``module.py:function`` or ``package:function``.
 
     Attributes:
         file: absolute path of the file, or '' where `module` is importable.
@@ -81,7 +81,9 @@ class LoopSpec:
         for name in ("max_iterations", "max_result", "max_repeats"):
             at_least(f"card: {name}", getattr(self, name), 1)
         if self.tool_timeout <= 0:
-            raise OptionsError(f"card: tool_timeout must be more than 0 s, got {self.tool_timeout}.")
+            raise OptionsError(
+                f"card: tool_timeout must be more than 0 s, got {self.tool_timeout}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
