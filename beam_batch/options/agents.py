@@ -68,7 +68,7 @@ class LoopSpec:
         parallel_tools: whether tool calls of one reply run at the same time.
         tool_timeout: seconds for one call of a function or a command.
         max_result: characters of a tool result that the model gets to see.
-        max_repeats: times the same tool may be called in a row with the same arguments.
+        max_repeats: times the same call may be made on one row and say the same.
     """
 
     max_iterations: int = 20
