@@ -203,4 +203,8 @@ class WorkflowFailed(AgentError):
 
 
 class ToolServerFailed(AgentError):
-    """An MCP server died, did not answer in time or broke the protocol."""
+    """An MCP server did not answer in time or broke the protocol."""
+
+
+class ToolServerDied(ToolServerFailed):
+    """An MCP server ended while it was working on a call; the row is tried once more."""
