@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any
 
 from beam_batch.agents.children import ChildTool
-from beam_batch.agents.local_tools import tools_of
 from beam_batch.agents.loop import Agent, Asker, MakeAsker
 from beam_batch.agents.member import Member
 from beam_batch.agents.servers import Servers
+from beam_batch.agents.skills import load_skills, skills_prompt
+from beam_batch.agents.toolbox import tools_of, unique
 from beam_batch.agents.tools import RowRun, Tool
 from beam_batch.agents.workflows import make_workflow
 from beam_batch.calling.cache_keys import cache_keys
@@ -119,9 +121,13 @@ class _Assembly:
 
     def _make(self, agent: AgentSpec) -> Member:
         if agent.type == AGENT:
-            own = tools_of(agent, shell=self._spec.shell, servers=self._servers)
+            own = tools_of(agent, shell=self._spec.shell, servers=self._servers, env=os.environ)
             children = [ChildTool(self.member(name)) for name in agent.agents]
-            return self._agent(agent, [*own, *children])
+            skills = skills_prompt(load_skills(agent.skills))
+            told = "\n\n".join(filter(None, (agent.instruction, skills)))
+            return self._agent(
+                dataclasses.replace(agent, instruction=told), unique([*own, *children])
+            )
         names = [*agent.agents, *filter(None, [agent.settings.get("fan_in")])]
         members = {name: self.member(name) for name in names}
         return make_workflow(agent, members, self._agent(agent, []))
