@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from beam_batch.agents.models import models_of
 from beam_batch.batches.services import check_batch
 from beam_batch.calling.pricing import make_pricer
 from beam_batch.errors import OptionsError
@@ -40,6 +41,7 @@ def check(spec: RunSpec, env: Mapping[str, str]) -> None:
         check_key(spec.repair.fallback, env, "--fallback-model", on_this_machine)
         if spec.repair.fallback.provider == "local":
             raise OptionsError("--fallback-model cannot be a local model; make it --model.")
+    _check_crew(spec, env, on_this_machine)
     _check_repair(spec)
     _check_budget(spec)
     work = spec.output.work_dir or default_work_dir(spec.output.output)
@@ -92,13 +94,37 @@ def _check_repair(spec: RunSpec) -> None:
         raise OptionsError("--flex-fallback needs service_tier=flex in --model.")
 
 
+def _check_crew(spec: RunSpec, env: Mapping[str, str], on_this_machine: bool) -> None:
+    """Check the models of agents, and refuse what is for plain requests only."""
+    if spec.crew is None:
+        if spec.shell:
+            raise OptionsError("--shell is for agents; name their card with --agent-card.")
+        return
+    for name, model in models_of(spec.crew):
+        make_provider(model, spec.schema)
+        check_key(model, env, f"agent {name}, model", on_this_machine)
+    plain = {
+        "--backend batch": spec.batch.is_batch,
+        "--fallback-model": spec.repair.fallback,
+    }
+    for flag, given in plain.items():
+        if given:
+            raise OptionsError(f"{flag} is for plain requests; --agent-card can't.")
+
+
 def _check_budget(spec: RunSpec) -> None:
     """Refuse a cap that could be passed: each request must have a worst case."""
     assert isinstance(spec.model, ModelSpec)
-    if not spec.budget.is_set:
+    caps = {
+        "--max-cost": spec.budget.max_cost,
+        "--row-max-cost": spec.budget.row_max_cost,
+        "--max-tokens-total": spec.budget.max_tokens_total,
+    }
+    flag = next((flag for flag, cap in caps.items() if cap is not None), None)
+    if flag is None:
         return
-    flag = "--max-cost" if spec.budget.max_cost is not None else "--max-tokens-total"
-    for model in (spec.model, spec.repair.fallback):
+    others = [model for _, model in models_of(spec.crew)]
+    for model in (spec.model, spec.repair.fallback, *others):
         if not isinstance(model, ModelSpec) or model.provider == "echo":
             continue
         price = spec.budget.price if model is spec.model else None
@@ -111,9 +137,9 @@ def _check_budget(spec: RunSpec) -> None:
             raise OptionsError(
                 f"{flag} cannot be kept with web_search: what a search adds has no bound."
             )
-        if flag == "--max-cost" and not make_pricer(model, price).known:
+        if flag != "--max-tokens-total" and not make_pricer(model, price).known:
             raise OptionsError(
-                f"--max-cost: the price of {model.text} is unknown; give it with --price "
+                f"{flag}: the price of {model.text} is unknown; give it with --price "
                 "input=...,output=... (USD per million tokens)."
             )
 
@@ -138,9 +164,15 @@ def _files(spec: RunSpec) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]
         ("--ids", spec.source.ids),
         ("--template", spec.prompt.template_source),
         ("--instruction", spec.prompt.instruction_source),
+        *(("--agent-card", source) for source in _card_paths(spec)),
         ("--schema", spec.schema.source if spec.schema and not spec.schema.model else None),
     ]
     return [(flag, path) for flag, path in reads if path], list(spec.output.files.items())
+
+
+def _card_paths(spec: RunSpec) -> list[str]:
+    agents = spec.crew.agents.values() if spec.crew else ()
+    return [agent.source for agent in agents if "://" not in agent.source]
 
 
 def _check_paths(spec: RunSpec) -> None:
@@ -224,6 +256,10 @@ def _check_target(flag: str, path: str, directory: bool) -> None:
         raise OptionsError(f"{flag} {path}: its folder is not writable.")
 
 
+def _one_or_all(values: tuple[str, ...]) -> str | list[str]:
+    return values[0] if len(values) == 1 else list(values)
+
+
 def describe(spec: RunSpec) -> dict[str, Any]:
     """Say in summary fields what a run was asked to do."""
     assert isinstance(spec.model, ModelSpec)
@@ -236,7 +272,10 @@ def describe(spec: RunSpec) -> dict[str, Any]:
         "output": spec.output.output,
         "schema": spec.schema.source if spec.schema and not spec.schema.model else None,
         "schema_model": spec.schema.model if spec.schema else None,
-        "instruction": spec.prompt.instruction_source or "<default>",
+        "instruction": None if spec.crew else spec.prompt.instruction_source or "<default>",
+        "agent_card": _one_or_all(spec.crew.cards) if spec.crew else None,
+        "agent": spec.crew.selected if spec.crew else None,
+        "variables": sorted(spec.prompt.variables),
         "template": spec.prompt.template_source or "<default>",
         "output_mode": "structured" if spec.schema else "text",
         "runner": spec.runner,

@@ -127,15 +127,18 @@ class Caller:
             request.body["prompt_cache_key"] = self._cache_keys.next()
         return request
 
-    async def ask(self, request: Request, trail: Trail) -> Reply:
+    async def ask(self, request: Request, trail: Trail, *, fresh: bool = False) -> Reply:
         """Return the reply to a request, sent until it is answered or given up, or used again.
+
+        Args:
+            fresh: whether it is to be a sample of its own, not one that is there already.
 
         Raises:
             RowError: given up, or the answer is not complete.
             FatalReply: the provider refuses every request of this run, or is down for too long.
             Dropped: the run stopped first.
         """
-        if self._once is None:
+        if self._once is None or fresh:
             return await self._attempts(request, trail)
         found = await self._once.reply(
             self._once.key(request), lambda: self._attempts(request, trail)

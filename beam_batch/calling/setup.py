@@ -26,6 +26,7 @@ from beam_batch.options import (
     ReuseSpec,
     SchemaSpec,
 )
+from beam_batch.options.agents import CrewSpec
 from beam_batch.outputs.ledger import LedgerSpec
 from beam_batch.outputs.recording import RecordSpec
 from beam_batch.outputs.sharing import Share
@@ -44,6 +45,8 @@ class WindowSpec:
             somebody's own, which takes the outcomes instead.
         workers: processes of this machine that share the limits of `call`.
         alone: whether this is the run's only worker process.
+        crew: the agents that answer rows, or None where `model` does.
+        shell: whether agents may run commands whose cards say so.
     """
 
     token: str
@@ -59,6 +62,8 @@ class WindowSpec:
     record: RecordSpec | None = None
     workers: int = 1
     alone: bool = False
+    crew: CrewSpec | None = None
+    shell: bool = False
 
 
 def gate_spec(spec: WindowSpec, share: Share | None) -> GateSpec:

@@ -1,5 +1,6 @@
 """Frozen settings of a run. Everything here is pickled, hashed and logged: never a secret."""
 
+from beam_batch.options.agents import AgentSpec, CrewSpec
 from beam_batch.options.asking import (
     DEFAULT_INSTRUCTION,
     DEFAULT_TEMPLATE,
@@ -33,9 +34,11 @@ __all__ = [
     "DEFAULT_INSTRUCTION",
     "DEFAULT_TEMPLATE",
     "INPUT_FORMATS",
+    "AgentSpec",
     "BatchSpec",
     "BudgetSpec",
     "CallSpec",
+    "CrewSpec",
     "EstimateSpec",
     "ModelSpec",
     "OutputSpec",
