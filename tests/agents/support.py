@@ -29,7 +29,7 @@ def faulty(**settings: Any) -> ServerSpec:
 
 
 def new_run() -> RowRun:
-    return RowRun(row=Row(None, 1, 1, {}), trail=Trail())
+    return RowRun(row=Row(None, 1, 1, {}), trail=Trail(1))
 
 
 @asynccontextmanager
