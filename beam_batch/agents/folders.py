@@ -56,12 +56,14 @@ def read_text(path: str, roots: Sequence[Path], offset: int = 0) -> str:
         file = os.open(found, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise NotAllowed(f"{path!r} cannot be read: {error.strerror}.") from None
-    with open(file, "rb") as opened:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
+    try:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
             raise NotAllowed(f"{path!r} is no file.")
-        size = os.fstat(file).st_size
-        opened.seek(max(0, offset))
-        data = opened.read(MOST_BYTES)
+        size = status.st_size
+        data = os.pread(file, MOST_BYTES, max(0, offset))
+    finally:
+        os.close(file)
     end = max(0, offset) + len(data)
     try:
         text = _whole_characters(data, cut=end < size)
