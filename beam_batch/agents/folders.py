@@ -38,9 +38,9 @@ def confined(path: str, roots: Sequence[Path]) -> Path:
         found = Path(os.path.realpath(roots[0] / path, strict=True))
     except OSError:
         found = Path(os.path.realpath(roots[0] / path))
-        if any(found.is_relative_to(root) for root in roots):
+        if _is_below(found, roots):
             raise NotAllowed(f"There is no {path!r}.") from None
-    if not any(found.is_relative_to(root) for root in roots):
+    if not _is_below(found, roots):
         raise NotAllowed(f"{path!r} is outside of the folders that may be read.")
     return found
 
@@ -86,12 +86,18 @@ def list_folder(path: str, roots: Sequence[Path], pattern: str) -> Listing:
     names = []
     try:
         for entry in folder.glob(pattern):
+            if not _is_below(os.path.realpath(entry), roots):
+                continue  # a link that leads out
             names.append(str(entry.relative_to(folder)) + "/" * entry.is_dir())
             if len(names) > MOST_ENTRIES:
                 break
     except (OSError, ValueError, NotImplementedError) as error:
         raise NotAllowed(f"{pattern!r} cannot be looked for: {error}") from None
     return Listing(sorted(names)[:MOST_ENTRIES], len(names) > MOST_ENTRIES)
+
+
+def _is_below(path: str | Path, roots: Sequence[Path]) -> bool:
+    return any(Path(path).is_relative_to(root) for root in roots)
 
 
 def _whole_characters(data: bytes, cut: bool) -> str:
