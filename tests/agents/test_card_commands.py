@@ -22,7 +22,7 @@ TEMPLATES = ROOT / "templates" / "agents"
 
 def test_check_says_in_plain_words_what_cards_hold(tmp_path: Path) -> None:
     write(tmp_path, "tools.py", "def look(): ...")
-    write(tmp_path, "one/SKILL.md", "x")
+    write(tmp_path, "one/SKILL.md", "---\nname: one\ndescription: x\n---\n")
     write(tmp_path, "flow.yaml", "type: chain\nsequence: [helper]")
     write(
         tmp_path,

@@ -120,6 +120,8 @@ FROM_ELSEWHERE = {
     "a card from elsewhere may do so only with --trust-card.",
     "instruction: ${T:x}": "instruction asks for a variable of the environment; a card from "
     "elsewhere may do so only with --trust-card.",
+    "model: local.x.gguf": "model: a card from elsewhere may run a model on this machine only with "
+    "--trust-card.",
     "shell: true": "shell is about this machine; a card from elsewhere may have it only with "
     "--trust-card.",
     "roots: .": "roots is about this machine; a card from elsewhere may have it only with "
@@ -135,7 +137,7 @@ FROM_ELSEWHERE = {
 def test_a_card_from_elsewhere_gets_at_nothing_of_this_machine(
     fields: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(tmp_path, "one/SKILL.md", "x")
+    write(tmp_path, "one/SKILL.md", "---\nname: one\ndescription: x\n---\n")
     monkeypatch.chdir(tmp_path)
     with Files({"/a.yaml": fields}) as server:
         with pytest.raises(OptionsError) as caught:
@@ -167,10 +169,8 @@ def test_cards_are_read_from_the_hub(tmp_path: Path) -> None:
         )  # fmt: skip
         assert f"hf://datasets/me/cards@{commit}/cards/a.md: ok" in said
         assert "hf://spaces/me/app@" in said
-        for name in ("hf://me/net/a.md", f"hf://models/me/net@{model}/a.md"):
-            assert f"hf://me/net@{model}/a.md: ok" in check(name)
+        assert f"hf://me/net@{model}/a.md: ok" in check(f"hf://models/me/net@{model}/a.md")
         assert "no such file, and no folder with cards." in check("hf://datasets/me/cards/none")
-        assert "unknown suffix" in check("hf://datasets/me/cards/c.txt")
         assert (
             "cannot be read (no such repository or revision, or a private or gated one: set "
             "HF_TOKEN)." in check("hf://datasets/me/none/a.md")

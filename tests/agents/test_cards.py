@@ -114,8 +114,8 @@ def test_fields_without_effect_are_told(tmp_path: Path, capsys: pytest.CaptureFi
 def test_functions_skills_and_roots_are_absolute(tmp_path: Path) -> None:
     write(tmp_path, "tools.py", "try:\n    from os import getcwd as here\nexcept ImportError:\n"
           "    here = None\n\nasync def look(): ...\n")  # fmt: skip
-    write(tmp_path, "skills/one/SKILL.md", "x")
-    write(tmp_path, "two/SKILL.md", "x")
+    write(tmp_path, "skills/one/SKILL.md", "---\nname: one\ndescription: x\n---\n")
+    write(tmp_path, "two/SKILL.md", "---\nname: two\ndescription: x\n---\n")
     found = card(
         tmp_path,
         "function_tools: ['tools.py:look', 'tools.py:here', 'json.decoder:loads']\n"
@@ -215,7 +215,8 @@ MISTAKES = {
         "2: function tool 'good.py:lok': the file defines no lok; did you mean look?"
     ),
     "skills: none": "1: skills names {here}none, which is no folder.",
-    "skills: .": "1: skills names {folder}, which holds no SKILL.md, nor a folder that does.",
+    "skills: skl": "1: skills: there is no SKILL.md in {here}skl, nor one folder below.",
+    "skills: bare": "1: skill {here}bare/SKILL.md must begin with a head between two lines of ---.",
     "roots: good.py": "1: roots names {here}good.py, which is no folder.",
     "instruction: ${UNSET}": "1: instruction names ${UNSET}, which is not set; set it, or write "
     "a default: ${UNSET:default}.",
@@ -228,8 +229,9 @@ MISTAKES = {
 def test_mistakes_say_where_and_what_is_wanted(fields: str, tmp_path: Path) -> None:
     write(tmp_path, "good.py", "def look(): ...\n")
     write(tmp_path, "bad.py", "\ndef (:\n")
+    write(tmp_path, "bare/SKILL.md", "Do it.")
+    write(tmp_path, "skl/README.md", "Nothing.")
     expected = MISTAKES[fields].replace("{here}", f"{tmp_path}{os.sep}")
-    expected = expected.replace("{folder}", str(tmp_path))
     with pytest.raises(OptionsError) as caught:
         card(tmp_path, fields)
     assert str(caught.value) == f"card {tmp_path}/card.yaml:{expected}"
