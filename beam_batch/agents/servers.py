@@ -130,7 +130,7 @@ class _Server:
         self._closed = False
 
     async def start(self) -> None:
-        session = self._new_session()
+        session = self._new_shared()
         try:
             async with self._room:
                 await session.open()
@@ -142,8 +142,7 @@ class _Server:
         self.tools = session.tools
         if self._spec.session == "row":
             await session.close()
-        else:
-            self._shared = session
+            self._shared = None
 
     async def call(self, name: str, arguments: dict[str, Any], run: RowRun) -> ToolReply:
         session = await self._session(run)
@@ -176,15 +175,13 @@ class _Server:
         if self._shared is not None:
             await self._shared.close()
 
-    def _new_session(self) -> Session:
-        session = Session(self._target, self._log)
-        if self._spec.session == "shared":
-            self._shared = session
-        return session
+    def _new_shared(self) -> Session:
+        self._shared = Session(self._target, self._log)
+        return self._shared
 
     async def _session(self, run: RowRun) -> Session:
         """Return an open session: the row's own, or the one that rows share."""
-        if self._spec.session == "row":
+        if self._spec.session == "row" or run.alone:
             return await self._row_session(run)
         if self._shared is not None and self._shared.alive and self._opening is None:
             return self._shared
@@ -209,7 +206,7 @@ class _Server:
             await asyncio.sleep(pause)
             if self._closed:
                 break
-            session = self._new_session()
+            session = self._new_shared()
             try:
                 await session.open()
             except NotOpened as error:
@@ -231,7 +228,7 @@ class _Server:
 
     async def _open_for(self, run: RowRun) -> Session:
         async with self._room:
-            session = self._new_session()
+            session = Session(self._target, self._log)
             run.open.push_async_callback(session.close)
             try:
                 await session.open()
@@ -245,7 +242,7 @@ class _Server:
         """End a session where nothing at all is answered any more; others may wait for it."""
 
         async def doubt() -> None:
-            if self._spec.session == "row" or not await session.answers(PROBE_TIMEOUT):
+            if session is not self._shared or not await session.answers(PROBE_TIMEOUT):
                 session.condemn("does not answer any more")
 
         task = asyncio.create_task(doubt())
