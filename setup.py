@@ -45,6 +45,7 @@ setup(
             "huggingface_hub>=1",
             "hypothesis>=6.150",
             "aiobotocore[boto3]>=3.8,<4",  # the boto3 that s3fs can use, or pip tries all others first
+            "mcp-server-time>=2026.10,<2027",
             "moto[server]>=5.1,<6",
             "openai[aiohttp]>=3.50,<4",
             "puremagic>=1.30,<3",
