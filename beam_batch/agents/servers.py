@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from mcp import MCPError
 from pydantic import ValidationError
 
 from beam_batch.agents.content import to_reply
+from beam_batch.agents.names import usable
 from beam_batch.agents.sessions import Died, NotOpened, Session, keep_quiet
 from beam_batch.agents.tools import RowRun, Tool, ToolReply
 from beam_batch.agents.variables import Target, resolve
@@ -28,8 +28,6 @@ RETRY_AFTER = (0.0, 0.2, 1.0)
 LONGEST_PAUSE = 5.0
 PROBE_TIMEOUT = 5.0
 """Seconds that a server has to show that it still answers when a call of it has timed out."""
-_UNUSUAL = re.compile(r"[^A-Za-z0-9_-]")
-LONGEST_NAME = 64
 
 
 class Servers:
@@ -259,7 +257,6 @@ def _whole(spec: ServerSpec) -> ServerSpec:
 
 
 def _spec_of(tool: mcp_types.Tool) -> ToolSpec:
-    name = _UNUSUAL.sub("_", tool.name)[:LONGEST_NAME]
     schema = {word: value for word, value in tool.input_schema.items() if word != "$schema"}
     schema.setdefault("properties", {})  # providers refuse an object without
-    return ToolSpec(name, tool.description or tool.title or "", schema)
+    return ToolSpec(usable(tool.name), tool.description or tool.title or "", schema)

@@ -27,7 +27,7 @@ LONGEST_CLOSE = 8.0
 CONNECT_TIMEOUT = 30.0
 MOST_PAGES = 100
 """Pages of a list of tools."""
-_QUIET = ("mcp", "client", "httpx2")
+_QUIET = ("mcp", "httpx2")
 
 
 class NotOpened(Exception):
