@@ -7,7 +7,6 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import re
 import sys
 import threading
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from typing_extensions import TypedDict
 
 from beam_batch import jsonio
+from beam_batch.agents.names import usable
 from beam_batch.agents.threads import in_thread
 from beam_batch.agents.tools import RowRun, Tool, ToolReply
 from beam_batch.errors import OptionsError, first_line
@@ -30,8 +30,6 @@ from beam_batch.providers.base import ToolSpec
 
 MOST_PROBLEMS = 5
 """Wrong arguments that one answer names."""
-LONGEST_NAME = 64
-_UNUSUAL = re.compile(r"[^A-Za-z0-9_-]")
 _imported = threading.Lock()
 _Kind = inspect.Parameter
 
@@ -49,7 +47,7 @@ def tool_of(spec: FunctionSpec, timeout: float) -> Tool:
     schema.setdefault("properties", {})
     description = inspect.getdoc(function) or ""
     return FunctionTool(
-        spec=ToolSpec(_UNUSUAL.sub("_", spec.function)[:LONGEST_NAME], description, schema),
+        spec=ToolSpec(usable(spec.function), description, schema),
         origin=Path(spec.file).stem if spec.file else spec.module.rpartition(".")[2],
         function=function,
         arguments=arguments,

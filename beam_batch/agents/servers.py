@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from mcp import MCPError
 from pydantic import ValidationError
 
 from beam_batch.agents.content import to_reply
+from beam_batch.agents.names import usable
 from beam_batch.agents.sessions import Died, NotOpened, Session, keep_quiet
 from beam_batch.agents.tools import RowRun, Tool, ToolReply
 from beam_batch.agents.variables import Target, resolve
@@ -28,8 +28,6 @@ RETRY_AFTER = (0.0, 0.2, 1.0)
 LONGEST_PAUSE = 5.0
 PROBE_TIMEOUT = 5.0
 """Seconds that a server has to show that it still answers when a call of it has timed out."""
-_UNUSUAL = re.compile(r"[^A-Za-z0-9_-]")
-LONGEST_NAME = 64
 
 
 class Servers:
@@ -126,7 +124,6 @@ class _Server:
         self._shared: Session | None = None
         self._opening: asyncio.Task[Session] | None = None
         self._losses = 0  # sessions since the last answer
-        self._doubts: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def start(self) -> None:
@@ -155,10 +152,12 @@ class _Server:
             raise ToolServerDied(f"{who} {error} during a call of {name!r}.") from None
         except TimeoutError:
             stray = f" (it wrote {session.stray} lines that are no messages)" * bool(session.stray)
-            self._begin_to_doubt(session)
-            raise ToolServerFailed(
-                f"{who} did not answer a call of {name!r} within {self._spec.timeout:g} s{stray}."
-            ) from None
+            within = f"within {self._spec.timeout:g} s{stray}"
+            said = f"{who} did not answer a call of {name!r} {within}."
+            shared = session is self._shared
+            if await self._is_lost(session) and shared:  # by the fault of another row, perhaps
+                raise ToolServerDied(said) from None
+            raise ToolServerFailed(said) from None
         except ValidationError:
             raise ToolServerFailed(
                 f"{who} answered a call of {name!r} with what is no result of a tool."
@@ -170,8 +169,8 @@ class _Server:
 
     async def close(self) -> None:
         self._closed = True
-        for task in (*self._doubts, *filter(None, (self._opening,))):
-            task.cancel()
+        if self._opening is not None:
+            self._opening.cancel()
         if self._shared is not None:
             await self._shared.close()
 
@@ -238,16 +237,12 @@ class _Server:
                 ) from None
         return session
 
-    def _begin_to_doubt(self, session: Session) -> None:
-        """End a session where nothing at all is answered any more; others may wait for it."""
-
-        async def doubt() -> None:
-            if session is not self._shared or not await session.answers(PROBE_TIMEOUT):
-                session.condemn("does not answer any more")
-
-        task = asyncio.create_task(doubt())
-        self._doubts.add(task)
-        task.add_done_callback(self._doubts.discard)
+    async def _is_lost(self, session: Session) -> bool:
+        """Whether a session that rows share answers nobody any more; it is ended then."""
+        if session is self._shared and await session.answers(PROBE_TIMEOUT):
+            return False
+        session.condemn("does not answer any more")
+        return True
 
 
 def _whole(spec: ServerSpec) -> ServerSpec:
@@ -256,7 +251,6 @@ def _whole(spec: ServerSpec) -> ServerSpec:
 
 
 def _spec_of(tool: mcp_types.Tool) -> ToolSpec:
-    name = _UNUSUAL.sub("_", tool.name)[:LONGEST_NAME]
     schema = {word: value for word, value in tool.input_schema.items() if word != "$schema"}
     schema.setdefault("properties", {})  # providers refuse an object without
-    return ToolSpec(name, tool.description or tool.title or "", schema)
+    return ToolSpec(usable(tool.name), tool.description or tool.title or "", schema)

@@ -9,6 +9,7 @@ import os
 import sys
 
 import anyio
+import uvicorn
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 
@@ -42,4 +43,6 @@ async def big(size: int) -> str:
 
 
 if __name__ == "__main__":
-    server.run(sys.argv[1], port=int(sys.argv[2]))  # type: ignore[call-overload]
+    app = server.streamable_http_app()
+    app.router.routes.extend(server.sse_app().routes)
+    uvicorn.run(app, port=int(sys.argv[1]), log_level="warning", timeout_graceful_shutdown=1)

@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from beam_batch.agents.servers import Servers
+from beam_batch.agents.tools import ToolReply
 from beam_batch.errors import FatalReply, ToolServerDied, ToolServerFailed
 from beam_batch.options.agents import ServerSpec
 from tests.agents.support import (
@@ -245,8 +247,7 @@ async def test_a_server_that_hangs_is_started_again_for_the_others(
         outcomes = await asyncio.gather(
             caller.text("hang"), caller.text("echo", text="behind it"), return_exceptions=True
         )
-        assert type(outcomes[0]) is ToolServerFailed
-        assert isinstance(outcomes[1], ToolServerFailed)
+        assert [type(outcome) for outcome in outcomes] == [ToolServerDied, ToolServerDied]
         await until(lambda: not is_running(pid))
         assert int(await caller.text("pid")) != pid
 
@@ -328,26 +329,7 @@ async def test_a_row_that_is_cancelled_leaves_the_server_to_the_others() -> None
         assert await caller.text("echo", text="awake") == "awake"
 
 
-@pytest.fixture(params=["http", "sse"])
-def remote(request: pytest.FixtureRequest) -> tuple[ServerSpec, list[str]]:
-    port = free_port()
-    path = {"http": "mcp", "sse": "sse"}[request.param]
-    spec = ServerSpec(
-        name="far",
-        transport=request.param,
-        url=f"http://127.0.0.1:{port}/{path}",
-        headers={"Authorization": "Bearer ${BB_TOKEN:none}"},
-        start_timeout=5,
-    )
-    transport = {"http": "streamable-http", "sse": "sse"}[request.param]
-    return spec, [sys.executable, str(REMOTE), transport, str(port)]
-
-
-def _listens(spec: ServerSpec) -> Callable[[], bool]:
-    import socket
-
-    port = int(spec.url.split(":")[2].split("/")[0])
-
+def _listens(port: int) -> Callable[[], bool]:
     def listens() -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) == 0
@@ -355,34 +337,45 @@ def _listens(spec: ServerSpec) -> Callable[[], bool]:
     return listens
 
 
-def test_a_server_at_a_url_is_called_and_reached_again_when_it_has_died(
-    remote: tuple[ServerSpec, list[str]],
-) -> None:
-    spec, command = remote
+def test_a_server_at_a_url_is_called_and_reached_again_when_it_has_died() -> None:
+    port = free_port()
+    command = [sys.executable, str(REMOTE), str(port)]
+    specs = [
+        ServerSpec(
+            name=transport,
+            transport=transport,
+            url=f"http://127.0.0.1:{port}/{path}",
+            headers={"Authorization": "Bearer ${BB_TOKEN:none}"},
+        )
+        for transport, path in (("http", "mcp"), ("sse", "sse"))
+    ]
 
     async def use() -> None:
-        servers = Servers([spec], os.environ)
-        with running(command, _listens(spec)):
+        servers = Servers(specs, os.environ)
+        with running(command, _listens(port)):
             await servers.start()
-            caller = Caller(servers, spec)
-            assert await caller.text("echo", text="far") == "far"
-            assert (await caller.reply("fail")).is_error
-            napping = asyncio.create_task(caller.text("nap"))
-            await caller.text("echo", text="the nap has begun")
+            http, sse = (Caller(servers, spec) for spec in specs)
+            for caller in (http, sse):
+                assert await caller.text("echo", text="far") == "far"
+                failed = await caller.reply("fail")
+                assert failed == ToolReply("Error executing tool fail: no such luck", is_error=True)
+            assert len(await http.text("big", size=5 * 2**20)) == 5 * 2**20
+            with pytest.raises(ToolServerDied, match="SSEError"):  # more than the client takes
+                await sse.text("big", size=5 * 2**20)
+            assert await sse.text("echo", text="again") == "again"
+            napping = [asyncio.create_task(caller.text("nap")) for caller in (http, sse)]
+            await asyncio.gather(*(caller.text("echo", text="") for caller in (http, sse)))
             with pytest.raises(ToolServerDied):
-                await caller.text("die")
-            with pytest.raises(ToolServerDied):
-                await napping
-            with pytest.raises(ToolServerFailed, match="cannot be started again"):
-                await caller.text("echo", text="nobody")
-        with running(command, _listens(spec)):
-            assert await caller.text("echo", text="back") == "back"
-            if spec.transport == "http":
-                assert len(await caller.text("big", size=5 * 2**20)) == 5 * 2**20
-            else:
-                with pytest.raises(ToolServerDied):
-                    await caller.text("big", size=5 * 2**20)
-                assert await caller.text("echo", text="again") == "again"
+                await sse.text("die")
+            outcomes = await asyncio.gather(*napping, return_exceptions=True)
+            assert [type(outcome) for outcome in outcomes] == [ToolServerDied] * 2
+            lost = await asyncio.gather(
+                *(caller.text("echo", text="") for caller in (http, sse)), return_exceptions=True
+            )
+            assert all("cannot be started again" in str(outcome) for outcome in lost)
+        with running(command, _listens(port)):
+            assert await http.text("echo", text="back") == "back"
+            assert await sse.text("echo", text="back") == "back"
             await servers.close()
 
     asyncio.run(use())
@@ -416,11 +409,11 @@ def test_server_everything_over_http_is_reached_again_when_it_was_restarted() ->
 
     async def use() -> None:
         servers = Servers([spec], os.environ)
-        with running(command, _listens(spec), env):
+        with running(command, _listens(port), env):
             await servers.start()
             caller = Caller(servers, spec)
             assert await caller.text("echo", message="hello") == "Echo: hello"
-        with running(command, _listens(spec), env):
+        with running(command, _listens(port), env):
             with suppress(ToolServerDied):
                 await caller.text("echo", message="lost")
             assert await caller.text("echo", message="found") == "Echo: found"
