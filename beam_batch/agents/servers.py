@@ -128,7 +128,7 @@ class _Server:
         self._closed = False
 
     async def start(self) -> None:
-        session = self._new_session()
+        session = Session(self._target, self._log)
         try:
             async with self._room:
                 await session.open()
@@ -154,7 +154,7 @@ class _Server:
             raise ToolServerDied(f"{who} {error} during a call of {name!r}.") from None
         except TimeoutError:
             stray = f" (it wrote {session.stray} lines that are no messages)" * bool(session.stray)
-            self._begin_to_doubt(session)
+            self._begin_to_doubt(session, self._is_own(run))
             raise ToolServerFailed(
                 f"{who} did not answer a call of {name!r} within {self._spec.timeout:g} s{stray}."
             ) from None
@@ -174,15 +174,9 @@ class _Server:
         if self._shared is not None:
             await self._shared.close()
 
-    def _new_session(self) -> Session:
-        session = Session(self._target, self._log)
-        if self._spec.session == "shared":
-            self._shared = session
-        return session
-
     async def _session(self, run: RowRun) -> Session:
         """Return an open session: the row's own, or the one that rows share."""
-        if self._spec.session == "row":
+        if self._is_own(run):
             return await self._row_session(run)
         if self._shared is not None and self._shared.alive and self._opening is None:
             return self._shared
@@ -190,6 +184,9 @@ class _Server:
             self._opening = asyncio.create_task(self._reopen())
             self._opening.add_done_callback(self._opened)
         return await asyncio.shield(self._opening)
+
+    def _is_own(self, run: RowRun) -> bool:
+        return run.alone or self._spec.session == "row"
 
     def _opened(self, task: asyncio.Task[Session]) -> None:
         self._opening = None
@@ -207,7 +204,7 @@ class _Server:
             await asyncio.sleep(pause)
             if self._closed:
                 break
-            session = self._new_session()
+            session = self._shared = Session(self._target, self._log)
             try:
                 await session.open()
             except NotOpened as error:
@@ -229,7 +226,7 @@ class _Server:
 
     async def _open_for(self, run: RowRun) -> Session:
         async with self._room:
-            session = self._new_session()
+            session = Session(self._target, self._log)
             run.open.push_async_callback(session.close)
             try:
                 await session.open()
@@ -239,11 +236,11 @@ class _Server:
                 ) from None
         return session
 
-    def _begin_to_doubt(self, session: Session) -> None:
+    def _begin_to_doubt(self, session: Session, own: bool) -> None:
         """End a session where nothing at all is answered any more; others may wait for it."""
 
         async def doubt() -> None:
-            if self._spec.session == "row" or not await session.answers(PROBE_TIMEOUT):
+            if own or not await session.answers(PROBE_TIMEOUT):
                 session.condemn("does not answer any more")
 
         task = asyncio.create_task(doubt())

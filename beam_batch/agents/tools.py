@@ -25,12 +25,15 @@ class RowRun:
     Attributes:
         open: what is open for this row alone; closed when the row has its outcome.
         sessions: MCP sessions of this row, by the server's name.
+        alone: whether it shares no session: the second try of a row whose server died. If it was
+            this row that ended the server, it ends none that others use when it is tried again.
     """
 
     row: Row
     trail: Trail
     open: AsyncExitStack = field(default_factory=AsyncExitStack)
     sessions: dict[str, Any] = field(default_factory=dict)
+    alone: bool = False
 
 
 class Tool(Protocol):
