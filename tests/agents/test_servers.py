@@ -186,6 +186,27 @@ async def test_a_server_that_dies_fails_the_rows_it_worked_for_and_is_started_ag
 
 
 @in_loop
+async def test_a_row_that_ends_its_server_twice_takes_no_other_row_with_it() -> None:
+    spec = faulty()
+
+    async def row(servers: Servers, tool: str) -> str:
+        run = new_run()
+        async with run.open:
+            try:
+                return await Caller(servers, spec, run).text(tool)
+            except ToolServerDied:
+                again = replace(new_run(), alone=True)
+        async with again.open:
+            return await Caller(servers, spec, again).text(tool if tool == "die" else "pid")
+
+    async with started(spec) as servers:
+        outcomes = await asyncio.gather(
+            *(row(servers, "nap") for _ in range(4)), row(servers, "die"), return_exceptions=True
+        )
+        assert [type(outcome) for outcome in outcomes] == [str] * 4 + [ToolServerDied]
+
+
+@in_loop
 async def test_a_line_without_an_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("beam_batch.agents.stdio.LARGEST", 2**23)
     async with started(faulty()) as servers:
