@@ -6,12 +6,11 @@ import asyncio
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from beam_batch.agents.children import ChildTool
 from beam_batch.agents.loop import Agent, Asker, MakeAsker
 from beam_batch.agents.member import Member
-from beam_batch.agents.servers import Servers
 from beam_batch.agents.skills import load_skills, skills_prompt
 from beam_batch.agents.toolbox import tools_of, unique
 from beam_batch.agents.tools import RowRun, Tool
@@ -29,6 +28,9 @@ from beam_batch.providers import PROVIDERS, make_provider
 from beam_batch.providers.base import NO_TOOLS, Tools
 from beam_batch.records import Prompt
 
+if TYPE_CHECKING:
+    from beam_batch.agents.servers import Servers
+
 
 async def make_crew(spec: WindowSpec, limits: GateSpec, stopping: asyncio.Event) -> Crew:
     """Start what the agents of a run need: models, MCP servers, tools.
@@ -43,17 +45,26 @@ async def make_crew(spec: WindowSpec, limits: GateSpec, stopping: asyncio.Event)
         model = _model_of(agent, spec)
         if model.text not in callers:
             callers[model.text] = make_caller(spec, model, limits, stopping)
-    servers = Servers(
-        [server for agent in spec.crew.agents.values() for server in agent.servers],
-        os.environ,
-    )
-    await servers.start()
+    servers = await _start_servers(spec.crew)
     try:
         member = _Assembly(spec, callers, servers).member(spec.crew.selected)
     except BaseException:
-        await servers.close()
+        if servers is not None:
+            await servers.close()
         raise
     return Crew(list(callers.values()), member, servers, spec.schema, stopping)
+
+
+async def _start_servers(crew: CrewSpec) -> Servers | None:
+    """Start the MCP servers of all cards; their client takes seconds to import."""
+    wanted = [server for agent in crew.agents.values() for server in agent.servers]
+    if not wanted:
+        return None
+    from beam_batch.agents.servers import Servers
+
+    servers = Servers(wanted, os.environ)
+    await servers.start()
+    return servers
 
 
 def _model_of(agent: AgentSpec, spec: WindowSpec) -> ModelSpec:
@@ -72,7 +83,7 @@ class Crew:
         self,
         callers: Sequence[Caller],
         member: Member,
-        servers: Servers,
+        servers: Servers | None,
         schema: SchemaSpec | None,
         stopping: asyncio.Event,
     ) -> None:
@@ -97,17 +108,16 @@ class Crew:
 
     async def close(self) -> None:
         """End the servers and close the models' connections."""
-        await asyncio.gather(
-            self._servers.close(),
-            *(caller.close() for caller in self.callers),
-            return_exceptions=True,
-        )
+        open_things = [*self.callers, *filter(None, [self._servers])]
+        await asyncio.gather(*(thing.close() for thing in open_things), return_exceptions=True)
 
 
 class _Assembly:
     """Makes members out of cards; each once, whoever uses it."""
 
-    def __init__(self, spec: WindowSpec, callers: dict[str, Caller], servers: Servers) -> None:
+    def __init__(
+        self, spec: WindowSpec, callers: dict[str, Caller], servers: Servers | None
+    ) -> None:
         assert spec.crew is not None
         self._spec = spec
         self._crew: CrewSpec = spec.crew

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from beam_batch.agents.functions import tool_of
 from beam_batch.agents.local_tools import command_tool, file_tools
 from beam_batch.agents.names import LONGEST_NAME, usable
 from beam_batch.agents.skills import load_skills, read_skill
@@ -20,19 +19,25 @@ if TYPE_CHECKING:  # which takes as long to import as all of the rest
 
 
 def tools_of(
-    agent: AgentSpec, *, shell: bool, servers: Servers, env: Mapping[str, str]
+    agent: AgentSpec, *, shell: bool, servers: Servers | None, env: Mapping[str, str]
 ) -> list[Tool]:
     """Return an agent's own tools, always in the same order: they are part of the cached prefix.
 
     Args:
         shell: whether the run allows commands; the card must as well.
+        servers: those of the run, started; None where no card has any.
         env: the worker's environment; commands see the part of it that every process may see.
 
     Raises:
         OptionsError: a function or a skill is not usable.
     """
-    tools = [tool_of(function, agent.loop.tool_timeout) for function in agent.functions]
+    tools: list[Tool] = []
+    if agent.functions:
+        from beam_batch.agents.functions import tool_of  # imports Pydantic
+
+        tools += [tool_of(function, agent.loop.tool_timeout) for function in agent.functions]
     for server in agent.servers:
+        assert servers is not None
         tools += servers.tools_of(server)
     if agent.skills:
         tools.append(read_skill(load_skills(agent.skills)))
