@@ -2,6 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PRISM := build/bin/prism
 AIMOCK := build/aimock/node_modules/.bin/llmock
+MCP := build/mcp/node_modules/.bin
 HAS_NPM := $(shell command -v npm)
 REVIEWS := templates/reviews
 
@@ -35,6 +36,11 @@ REVIEWS := templates/reviews
 $(AIMOCK):
 	npm install --silent --prefix build/aimock @copilotkit/aimock@1.43.0
 
+# Servers that agents are tested with; their tests are skipped where there is no npm.
+$(MCP)/mcp-server-everything:
+	npm install --silent --prefix build/mcp @modelcontextprotocol/server-everything@2026.8.31 \
+		@modelcontextprotocol/server-filesystem@2026.8.31
+
 $(PRISM):
 	mkdir -p build/bin
 	GOBIN=$(CURDIR)/build/bin go install github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0
@@ -50,9 +56,10 @@ run: .venv/ready
 		--id-field id --model local.smollm2 --overwrite --fail-on-error --no-final-summary
 	cat build/review-results.jsonl
 
-test: .venv/ready-test .venv-llmock/ready $(if $(HAS_NPM),$(AIMOCK))
+test: .venv/ready-test .venv-llmock/ready $(if $(HAS_NPM),$(AIMOCK) $(MCP)/mcp-server-everything)
 	BEAM_BATCH_LLMOCK=$(CURDIR)/.venv-llmock/bin/llmock \
 		BEAM_BATCH_AIMOCK=$(if $(HAS_NPM),$(CURDIR)/$(AIMOCK)) \
+		BEAM_BATCH_MCP_NODE=$(if $(HAS_NPM),$(CURDIR)/$(MCP)) \
 		$(BIN)/python -m pytest -n 2 --ignore tests/portable
 
 gateway: .venv/ready-test .venv-litellm/ready
@@ -65,7 +72,8 @@ lint: .venv/ready-test
 
 check: lint
 	$(BIN)/python -m pytest -q -n 2 --ignore tests/portable --ignore tests/faults --ignore tests/e2e \
-		--ignore tests/inputs/test_hub.py --ignore tests/inputs/test_stores.py
+		--ignore tests/inputs/test_hub.py --ignore tests/inputs/test_stores.py \
+		--ignore tests/agents/test_servers.py --ignore tests/agents/test_orphans.py
 
 portable: .venv/ready-test $(PRISM)
 	BEAM_BATCH_PRISM=$(CURDIR)/$(PRISM) $(BIN)/python -m pytest tests/portable

@@ -13,7 +13,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["beam_batch", "beam_batch.*"]),
-    package_data={"beam_batch": ["py.typed"]},
+    package_data={"beam_batch": ["py.typed"], "beam_batch.providers": ["*.jinja"]},
     entry_points={"console_scripts": ["beam-batch=beam_batch.cli.main:main"]},
     install_requires=[
         "apache-beam>=2.77,<2.78",
@@ -47,6 +47,7 @@ setup(
             "hypothesis>=6.150",
             # the boto3 that s3fs can use; else pip tries all others first
             "aiobotocore[boto3]>=3.8,<4",
+            "mcp-server-time>=2026.10,<2027",
             "mcp>=2.3,<3",
             "moto[server]>=5.1,<6",
             "openai[aiohttp]>=3.50,<4",

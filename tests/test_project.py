@@ -34,12 +34,13 @@ LAYERS: dict[str, set[str]] = {
     "pipeline": BASE | {"transforms", "outputs", "prompts"},
     "manifest": BASE | {"inputs", "providers"},
     "progress": BASE | {"outputs"},
-    "checks": BASE | {"batches", "calling", "outputs", "prompts", "providers", "reuse"},
+    "checks": BASE | {"agents", "batches", "calling", "outputs", "prompts", "providers", "reuse"},
     "preview": BASE | {"inputs", "prompts", "providers"},
     "estimate": BASE | {"inputs", "prompts", "providers", "calling", "checks", "launch", "reuse"},
     "session": BASE | {"inputs", "outputs", "manifest"},
     "launch": BASE
     | {
+        "agents",
         "backend",
         "batches",
         "engine",

@@ -21,6 +21,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from typing_extensions import TypedDict
 
 from beam_batch import jsonio
+from beam_batch.agents.names import usable
 from beam_batch.agents.threads import in_thread
 from beam_batch.agents.tools import RowRun, Tool, ToolReply
 from beam_batch.errors import OptionsError, first_line
@@ -46,7 +47,7 @@ def tool_of(spec: FunctionSpec, timeout: float) -> Tool:
     schema.setdefault("properties", {})
     description = inspect.getdoc(function) or ""
     return FunctionTool(
-        spec=ToolSpec(spec.function.replace(".", "_"), description, schema),
+        spec=ToolSpec(usable(spec.function), description, schema),
         origin=Path(spec.file).stem if spec.file else spec.module.rpartition(".")[2],
         function=function,
         arguments=arguments,
@@ -90,6 +91,8 @@ class FunctionTool:
                     result = await self.function(**given)
                 else:
                     result = await in_thread(lambda: self.function(**given))
+                    if inspect.isawaitable(result):
+                        result = await result
             return ToolReply(_text(result))
         except TimeoutError as error:
             if not limit.expired():

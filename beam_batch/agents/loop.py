@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from beam_batch import jsonio
 from beam_batch.agents.member import together
 from beam_batch.agents.tools import RowRun, Tool
 from beam_batch.calling.caller import Caller
+from beam_batch.calling.gate import Dropped
 from beam_batch.calling.judging import complaint, judge
 from beam_batch.errors import (
     InvalidJSON,
@@ -104,7 +106,7 @@ class _Conversation:
             )
             reply = await self._caller.ask(request, self._run.trail, fresh=self._run.fresh)
             if reply.calls:
-                self._history += (Turn(reply, await self._call_all(reply)),)
+                self._history += (Turn(reply, await self._unless_stopped(reply)),)
                 continue
             try:
                 judged = judge(self._caller.validate, reply.text)
@@ -132,6 +134,21 @@ class _Conversation:
         self._reasks -= 1
         self._history += (Turn(reply, message=complaint(error)),)
         self._run.trail.count("reasks")
+
+    async def _unless_stopped(self, reply: Reply) -> tuple[ToolResult, ...]:
+        """Call what a reply wants called; a run that ends waits for no tool: nothing follows."""
+        work = asyncio.ensure_future(self._call_all(reply))
+        stop = asyncio.ensure_future(self._run.stopping.wait())
+        try:
+            await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.cancel()
+            if not work.done():
+                work.cancel()
+                await asyncio.wait((work,))
+        if work.cancelled():
+            raise Dropped
+        return work.result()
 
     async def _call_all(self, reply: Reply) -> tuple[ToolResult, ...]:
         """Call what a reply wants called."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from mcp import MCPError
 from pydantic import ValidationError
 
 from beam_batch.agents.content import to_reply
+from beam_batch.agents.names import usable
 from beam_batch.agents.sessions import Died, NotOpened, Session, keep_quiet
 from beam_batch.agents.tools import RowRun, Tool, ToolReply
 from beam_batch.agents.variables import Target, resolve
@@ -28,8 +28,6 @@ RETRY_AFTER = (0.0, 0.2, 1.0)
 LONGEST_PAUSE = 5.0
 PROBE_TIMEOUT = 5.0
 """Seconds that a server has to show that it still answers when a call of it has timed out."""
-_UNUSUAL = re.compile(r"[^A-Za-z0-9_-]")
-LONGEST_NAME = 64
 
 
 class Servers:
@@ -126,11 +124,10 @@ class _Server:
         self._shared: Session | None = None
         self._opening: asyncio.Task[Session] | None = None
         self._losses = 0  # sessions since the last answer
-        self._doubts: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def start(self) -> None:
-        session = self._new_session()
+        session = self._new_shared()
         try:
             async with self._room:
                 await session.open()
@@ -142,8 +139,7 @@ class _Server:
         self.tools = session.tools
         if self._spec.session == "row":
             await session.close()
-        else:
-            self._shared = session
+            self._shared = None
 
     async def call(self, name: str, arguments: dict[str, Any], run: RowRun) -> ToolReply:
         session = await self._session(run)
@@ -156,10 +152,12 @@ class _Server:
             raise ToolServerDied(f"{who} {error} during a call of {name!r}.") from None
         except TimeoutError:
             stray = f" (it wrote {session.stray} lines that are no messages)" * bool(session.stray)
-            self._begin_to_doubt(session)
-            raise ToolServerFailed(
-                f"{who} did not answer a call of {name!r} within {self._spec.timeout:g} s{stray}."
-            ) from None
+            within = f"within {self._spec.timeout:g} s{stray}"
+            said = f"{who} did not answer a call of {name!r} {within}."
+            shared = session is self._shared
+            if await self._is_lost(session) and shared:  # by the fault of another row, perhaps
+                raise ToolServerDied(said) from None
+            raise ToolServerFailed(said) from None
         except ValidationError:
             raise ToolServerFailed(
                 f"{who} answered a call of {name!r} with what is no result of a tool."
@@ -171,20 +169,18 @@ class _Server:
 
     async def close(self) -> None:
         self._closed = True
-        for task in (*self._doubts, *filter(None, (self._opening,))):
-            task.cancel()
+        if self._opening is not None:
+            self._opening.cancel()
         if self._shared is not None:
             await self._shared.close()
 
-    def _new_session(self) -> Session:
-        session = Session(self._target, self._log)
-        if self._spec.session == "shared":
-            self._shared = session
-        return session
+    def _new_shared(self) -> Session:
+        self._shared = Session(self._target, self._log)
+        return self._shared
 
     async def _session(self, run: RowRun) -> Session:
         """Return an open session: the row's own, or the one that rows share."""
-        if self._spec.session == "row":
+        if self._spec.session == "row" or run.alone:
             return await self._row_session(run)
         if self._shared is not None and self._shared.alive and self._opening is None:
             return self._shared
@@ -209,7 +205,7 @@ class _Server:
             await asyncio.sleep(pause)
             if self._closed:
                 break
-            session = self._new_session()
+            session = self._new_shared()
             try:
                 await session.open()
             except NotOpened as error:
@@ -231,7 +227,7 @@ class _Server:
 
     async def _open_for(self, run: RowRun) -> Session:
         async with self._room:
-            session = self._new_session()
+            session = Session(self._target, self._log)
             run.open.push_async_callback(session.close)
             try:
                 await session.open()
@@ -241,17 +237,12 @@ class _Server:
                 ) from None
         return session
 
-    def _begin_to_doubt(self, session: Session) -> None:
-        """End a session where nothing at all is answered any more; others may wait for it."""
-
-        async def doubt() -> None:
-            timeout = min(PROBE_TIMEOUT, self._spec.timeout)
-            if self._spec.session == "row" or not await session.answers(timeout):
-                session.condemn("does not answer any more")
-
-        task = asyncio.create_task(doubt())
-        self._doubts.add(task)
-        task.add_done_callback(self._doubts.discard)
+    async def _is_lost(self, session: Session) -> bool:
+        """Whether a session that rows share answers nobody any more; it is ended then."""
+        if session is self._shared and await session.answers(PROBE_TIMEOUT):
+            return False
+        session.condemn("does not answer any more")
+        return True
 
 
 def _whole(spec: ServerSpec) -> ServerSpec:
@@ -260,7 +251,6 @@ def _whole(spec: ServerSpec) -> ServerSpec:
 
 
 def _spec_of(tool: mcp_types.Tool) -> ToolSpec:
-    name = _UNUSUAL.sub("_", tool.name)[:LONGEST_NAME]
     schema = {word: value for word, value in tool.input_schema.items() if word != "$schema"}
     schema.setdefault("properties", {})  # providers refuse an object without
-    return ToolSpec(name, tool.description or tool.title or "", schema)
+    return ToolSpec(usable(tool.name), tool.description or tool.title or "", schema)

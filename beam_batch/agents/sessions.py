@@ -27,7 +27,7 @@ LONGEST_CLOSE = 8.0
 CONNECT_TIMEOUT = 30.0
 MOST_PAGES = 100
 """Pages of a list of tools."""
-_QUIET = ("mcp", "client", "httpx2")
+_QUIET = ("mcp", "httpx2")
 
 
 class NotOpened(Exception):
@@ -135,6 +135,8 @@ class Session:
         self.condemn("was closed")
         if self._task is None:
             return
+        if not self._ready.done():  # it waits for an answer, not for its end
+            self._task.cancel()
         await asyncio.wait((self._task,), timeout=LONGEST_CLOSE)
         if not self._task.done():
             self._task.cancel()
@@ -157,6 +159,8 @@ class Session:
         except MCPError as error:
             if not _is_loss(error):
                 raise
+            if not self.reason:  # what ended the connection may know more
+                await asyncio.wait((self._task,), timeout=0.2)
             self.condemn(f"lost its connection ({first_line(error)})")
             raise Died(self.reason) from None
         finally:

@@ -53,7 +53,7 @@ async def make_crew(spec: WindowSpec, limits: GateSpec, stopping: asyncio.Event)
     except BaseException:
         await servers.close()
         raise
-    return Crew(list(callers.values()), member, servers, spec.schema)
+    return Crew(list(callers.values()), member, servers, spec.schema, stopping)
 
 
 def _model_of(agent: AgentSpec, spec: WindowSpec) -> ModelSpec:
@@ -74,22 +74,24 @@ class Crew:
         member: Member,
         servers: Servers,
         schema: SchemaSpec | None,
+        stopping: asyncio.Event,
     ) -> None:
+        self._stopping = stopping
         self.callers = callers
         self._member = member
         self._servers = servers
         self._schema = schema
 
     async def work(self, prompt: Prompt, trail: Trail) -> Any:
-        """Have one row answered; once more where an MCP server died meanwhile."""
+        """Have one row answered; once more, apart from others, where an MCP server died."""
         try:
             return await self._ask(prompt, trail)
         except ToolServerDied:
             trail.count("restarts")
-            return await self._ask(prompt, trail)
+            return await self._ask(prompt, trail, alone=True)
 
-    async def _ask(self, prompt: Prompt, trail: Trail) -> Any:
-        run = RowRun(prompt.row, trail)
+    async def _ask(self, prompt: Prompt, trail: Trail, *, alone: bool = False) -> Any:
+        run = RowRun(prompt.row, trail, stopping=self._stopping, alone=alone)
         async with run.open:
             return await self._member.ask(prompt.text, run, self._schema)
 

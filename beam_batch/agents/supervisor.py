@@ -68,6 +68,7 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _start(command: list[str]) -> int:
+    this = os.getpid()
     child = os.fork()
     if child:
         return child
@@ -75,7 +76,8 @@ def _start(command: list[str]) -> int:
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # ignored by Python, and so by its children
             signal.signal(number, signal.SIG_DFL)
         _prctl(SET_DEATH_SIGNAL, signal.SIGKILL)
-        os.execvp(command[0], command)
+        if os.getppid() == this:  # else it was killed before the signal was set
+            os.execvp(command[0], command)
     except OSError as error:
         os.write(2, f"cannot run {command[0]}: {error.strerror}\n".encode())
     finally:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from beam_batch.agents.functions import tool_of
 from beam_batch.agents.local_tools import command_tool, file_tools
-from beam_batch.agents.servers import LONGEST_NAME, Servers
+from beam_batch.agents.names import LONGEST_NAME, usable
 from beam_batch.agents.skills import load_skills, read_skill
 from beam_batch.agents.tools import RowRun, Tool, ToolReply
 from beam_batch.options.agents import AgentSpec
 from beam_batch.providers.base import ToolSpec
 
-_UNUSUAL = re.compile(r"[^A-Za-z0-9_-]")
+if TYPE_CHECKING:  # which takes as long to import as all of the rest
+    from beam_batch.agents.servers import Servers
 
 
 def tools_of(
@@ -38,7 +37,7 @@ def tools_of(
     if agent.skills:
         tools.append(read_skill(load_skills(agent.skills)))
     if agent.roots:
-        tools += file_tools(agent.roots)
+        tools += file_tools(agent.roots, agent.loop.tool_timeout)
     if agent.shell and shell:
         tools.append(command_tool(agent.roots, env, agent.loop.tool_timeout))
     return unique(tools)
@@ -56,7 +55,7 @@ def unique(tools: Sequence[Tool]) -> list[Tool]:
     for tool in tools:
         name = tool.spec.name
         if counts[name] > 1 and _origin(tool):
-            name = _fitting(f"{_UNUSUAL.sub('_', _origin(tool))}__{name}")
+            name = usable(f"{_origin(tool)}__{name}")
         if name != tool.spec.name or name in seen:
             name = _free(name, taken | seen)
             tool = Renamed(tool.spec._replace(name=name), tool)
@@ -79,13 +78,6 @@ class Renamed:
 
 def _origin(tool: Tool) -> str:
     return getattr(tool, "origin", "")
-
-
-def _fitting(name: str) -> str:
-    """Shorten a name that is too long, so that different ones stay different."""
-    if len(name) <= LONGEST_NAME:
-        return name
-    return name[: LONGEST_NAME - 9] + "_" + hashlib.sha256(name.encode()).hexdigest()[:8]
 
 
 def _free(name: str, taken: set[str]) -> str:

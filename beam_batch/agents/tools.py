@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -25,13 +26,18 @@ class RowRun:
     Attributes:
         open: what is open for this row alone; closed when the row has its outcome.
         sessions: MCP sessions of this row, by the server's name.
+        stopping: set when the run is to end: tools are waited for no longer.
+        alone: whether it uses sessions of its own, also where servers are shared: it was at work
+            when a shared one died.
         fresh: whether each model call is to be a sample of its own, never a reply used again.
     """
 
     row: Row
     trail: Trail
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
     open: AsyncExitStack = field(default_factory=AsyncExitStack)
     sessions: dict[str, Any] = field(default_factory=dict)
+    alone: bool = False
     fresh: bool = False
 
 

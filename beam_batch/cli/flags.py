@@ -172,6 +172,7 @@ SPENDING = (
     PRICE,
     click.option("--max-cost", type=float, help="US dollars that it may cost; then exit 4."),
     click.option("--max-tokens-total", type=int, help="Tokens that it may use; then exit 4."),
+    click.option("--row-max-cost", type=float, help="US dollars that one row may cost."),
 )
 BATCH = (
     click.option(
