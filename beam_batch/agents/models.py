@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlencode
 
+from beam_batch.agents.crew import members
 from beam_batch.errors import OptionsError
 from beam_batch.options import ModelSpec
 from beam_batch.options.agents import AgentSpec, CrewSpec
@@ -72,7 +73,7 @@ def _from(crew: CrewSpec, name: str) -> Iterator[AgentSpec]:
     """List an agent and its members, depth first."""
     agent = crew.agents[name]
     yield agent
-    for member in agent.agents:
+    for member in members(agent):
         yield from _from(crew, member)
 
 

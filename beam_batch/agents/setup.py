@@ -108,8 +108,10 @@ class Crew:
 
     async def close(self) -> None:
         """End the servers and close the models' connections."""
-        open_things = [*self.callers, *filter(None, [self._servers])]
-        await asyncio.gather(*(thing.close() for thing in open_things), return_exceptions=True)
+        closing = [caller.close() for caller in self.callers]
+        if self._servers is not None:
+            closing.append(self._servers.close())
+        await asyncio.gather(*closing, return_exceptions=True)
 
 
 class _Assembly:
