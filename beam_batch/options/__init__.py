@@ -1,5 +1,6 @@
 """Frozen settings of a run. Everything here is pickled, hashed and logged: never a secret."""
 
+from beam_batch.options.agents import TRACE_MANIFEST, TraceSpec
 from beam_batch.options.asking import (
     DEFAULT_INSTRUCTION,
     DEFAULT_TEMPLATE,
@@ -33,6 +34,7 @@ __all__ = [
     "DEFAULT_INSTRUCTION",
     "DEFAULT_TEMPLATE",
     "INPUT_FORMATS",
+    "TRACE_MANIFEST",
     "BatchSpec",
     "BudgetSpec",
     "CallSpec",
@@ -47,5 +49,6 @@ __all__ = [
     "RunSpec",
     "SchemaSpec",
     "SourceSpec",
+    "TraceSpec",
     "parse_price",
 ]
