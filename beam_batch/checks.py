@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from beam_batch.agents.models import models_of
 from beam_batch.batches.services import check_batch
 from beam_batch.calling.pricing import make_pricer
 from beam_batch.errors import OptionsError
@@ -40,6 +41,7 @@ def check(spec: RunSpec, env: Mapping[str, str]) -> None:
         check_key(spec.repair.fallback, env, "--fallback-model", on_this_machine)
         if spec.repair.fallback.provider == "local":
             raise OptionsError("--fallback-model cannot be a local model; make it --model.")
+    _check_crew(spec, env, on_this_machine)
     _check_repair(spec)
     _check_budget(spec)
     work = spec.output.work_dir or default_work_dir(spec.output.output)
@@ -93,13 +95,37 @@ def _check_repair(spec: RunSpec) -> None:
         raise OptionsError("--flex-fallback needs service_tier=flex in --model.")
 
 
+def _check_crew(spec: RunSpec, env: Mapping[str, str], on_this_machine: bool) -> None:
+    """Check the models of agents, and refuse what is for plain requests only."""
+    if spec.crew is None:
+        if spec.shell:
+            raise OptionsError("--shell is for agents; name their card with --agent-card.")
+        return
+    for name, model in models_of(spec.crew):
+        make_provider(model, spec.schema)
+        check_key(model, env, f"agent {name}, model", on_this_machine)
+    plain = {
+        "--backend batch": spec.batch.is_batch,
+        "--fallback-model": spec.repair.fallback,
+    }
+    for flag, given in plain.items():
+        if given:
+            raise OptionsError(f"{flag} is for plain requests; --agent-card can't.")
+
+
 def _check_budget(spec: RunSpec) -> None:
     """Refuse a cap that could be passed: each request must have a worst case."""
     assert isinstance(spec.model, ModelSpec)
-    if not spec.budget.is_set:
+    caps = {
+        "--max-cost": spec.budget.max_cost,
+        "--row-max-cost": spec.budget.row_max_cost,
+        "--max-tokens-total": spec.budget.max_tokens_total,
+    }
+    flag = next((flag for flag, cap in caps.items() if cap is not None), None)
+    if flag is None:
         return
-    flag = "--max-cost" if spec.budget.max_cost is not None else "--max-tokens-total"
-    for model in (spec.model, spec.repair.fallback):
+    others = [model for _, model in models_of(spec.crew)]
+    for model in (spec.model, spec.repair.fallback, *others):
         if not isinstance(model, ModelSpec) or model.provider == "echo":
             continue
         price = spec.budget.price if model is spec.model else None
@@ -112,9 +138,9 @@ def _check_budget(spec: RunSpec) -> None:
             raise OptionsError(
                 f"{flag} cannot be kept with web_search: what a search adds has no bound."
             )
-        if flag == "--max-cost" and not make_pricer(model, price).known:
+        if flag != "--max-tokens-total" and not make_pricer(model, price).known:
             raise OptionsError(
-                f"--max-cost: the price of {model.text} is unknown; give it with --price "
+                f"{flag}: the price of {model.text} is unknown; give it with --price "
                 "input=...,output=... (USD per million tokens)."
             )
 

@@ -203,4 +203,19 @@ class WorkflowFailed(AgentError):
 
 
 class ToolServerFailed(AgentError):
-    """An MCP server died, did not answer in time or broke the protocol."""
+    """An MCP server died, did not answer in time or broke the protocol.
+
+    Attributes:
+        retryable: whether the row may succeed if it is begun again.
+    """
+
+    retryable = False
+
+
+class ToolServerDied(ToolServerFailed):
+    """An MCP server, or the connection to it, ended while it worked for this row.
+
+    It is started again by the next use, so the row is worth one more try.
+    """
+
+    retryable = True

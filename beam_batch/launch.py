@@ -83,6 +83,13 @@ def run(spec: RunSpec) -> Summary:
 
 def _resolved(spec: RunSpec) -> RunSpec:
     """Read the model strings."""
+    if spec.crew is not None and not isinstance(spec.model, ModelSpec):
+        from beam_batch.agents.models import resolve_crew
+
+        model, crew = resolve_crew(spec.crew, spec.model, os.environ)
+        spec = dataclasses.replace(spec, model=model, crew=crew)
+    if spec.model is None:
+        raise OptionsError("--model is needed, such as --model responses.gpt-5.4-mini.")
     if isinstance(spec.model, str):
         spec = dataclasses.replace(spec, model=resolve_model(spec.model, os.environ))
     if isinstance(spec.repair.fallback, str):
@@ -162,7 +169,12 @@ def _model_server(spec: RunSpec, work: WorkDir) -> Iterator[RunSpec]:
 
     with LocalServer(spec.model, work.log) as server:
         model = dataclasses.replace(spec.model, base_url=server.url)
-        yield dataclasses.replace(spec, model=model)
+        spec = dataclasses.replace(spec, model=model)
+        if spec.crew is not None:
+            from beam_batch.agents.models import at_local_server
+
+            spec = dataclasses.replace(spec, crew=at_local_server(spec.crew, server.url))
+        yield spec
 
 
 def _count(session: Session, started: float) -> dict[str, Any]:

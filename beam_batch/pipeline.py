@@ -54,6 +54,7 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
     """Add the graph of a run to a pipeline. Does no I/O."""
     spec, record = job.spec, job.record
     rows, prompts = _prompts(pipeline, job)
+    assert spec.model is not None
     answers = prompts.prompts | "CallModel" >> CallModel(
         spec.model,
         instruction=spec.prompt.instruction,
@@ -67,6 +68,8 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
         record=record,
         workers=job.workers,
         alone=job.alone,
+        crew=spec.crew,
+        shell=spec.shell,
     )
     receipts = (
         rows.kept | "WriteKept" >> WriteParts(KEPT, record),

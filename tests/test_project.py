@@ -29,8 +29,9 @@ LAYERS: dict[str, set[str]] = {
     "reuse": BASE | {"inputs", "outputs", "providers"},
     "calling": BASE | {"providers", "prompts", "outputs", "reuse"},
     "batches": BASE | {"providers", "prompts", "outputs", "calling"},
+    "agents": BASE | {"providers", "prompts", "outputs", "reuse", "calling"},
     "transforms": BASE
-    | {"inputs", "prompts", "providers", "calling", "batches", "outputs", "reuse"},
+    | {"agents", "inputs", "prompts", "providers", "calling", "batches", "outputs", "reuse"},
     "pipeline": BASE | {"transforms", "outputs", "prompts"},
     "manifest": BASE | {"inputs", "providers"},
     "progress": BASE | {"outputs"},

@@ -25,12 +25,14 @@ class RowRun:
     Attributes:
         open: what is open for this row alone; closed when the row has its outcome.
         sessions: MCP sessions of this row, by the server's name.
+        fresh: whether each model call is to be a sample of its own, never a reply used again.
     """
 
     row: Row
     trail: Trail
     open: AsyncExitStack = field(default_factory=AsyncExitStack)
     sessions: dict[str, Any] = field(default_factory=dict)
+    fresh: bool = False
 
 
 class Tool(Protocol):

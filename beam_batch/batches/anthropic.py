@@ -20,7 +20,8 @@ from beam_batch.batches.base import (
 )
 from beam_batch.batches.files import Limits
 from beam_batch.errors import BatchError, InvalidResponse, ServerError, TimedOut
-from beam_batch.providers.base import Request, details, to_error
+from beam_batch.providers.base import Request, details
+from beam_batch.providers.failing import to_error
 
 PATH = "/messages/batches"
 LIMITS = Limits(100_000, 256_000_000)

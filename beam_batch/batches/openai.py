@@ -28,7 +28,8 @@ from beam_batch.errors import (
     ServerError,
     TimedOut,
 )
-from beam_batch.providers.base import Request, to_error
+from beam_batch.providers.base import Request
+from beam_batch.providers.failing import to_error
 
 LIMITS = Limits(50_000, 200_000_000)
 """Of one input file: "up to 50,000 requests, and can be up to 200 MB in size" (API reference,

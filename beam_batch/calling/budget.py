@@ -32,6 +32,11 @@ class BudgetPlace:
         return Budget(self, pricer)
 
 
+def worst_input(request: Request) -> int:
+    """Bound the input tokens of a request: a token is one byte at least."""
+    return len(jsonio.dumps(request.body)) + FRAME_TOKENS + request.images * IMAGE_TOKENS
+
+
 class Budget:
     """Sets the worst case of each request aside before it is sent."""
 
@@ -41,13 +46,13 @@ class Budget:
         self._ledger: Ledger = place.ledger.open()
         self._line = asyncio.Lock()
 
-    async def reserve(self, request: Request, images: int) -> Sum:
+    async def reserve(self, request: Request) -> Sum:
         """Wait until the request's worst case fits.
 
         Raises:
             Dropped: it does not, and nothing in flight can make room: the run stops, exit 4.
         """
-        worst = self._worst(request, images)
+        worst = self._worst(request)
         if not self._line.locked() and self._ledger.reserve(worst) is None:
             return worst
         async with self._line:
@@ -76,9 +81,8 @@ class Budget:
         """Close the ledger."""
         self._ledger.close()
 
-    def _worst(self, request: Request, images: int) -> Sum:
-        """A token is one byte at least, so the body's bytes bound its tokens."""
-        given = len(jsonio.dumps(request.body)) + FRAME_TOKENS + images * IMAGE_TOKENS
+    def _worst(self, request: Request) -> Sum:
+        given = worst_input(request)
         usd = self._pricer.worst(given, self._place.max_output)
         return Sum.of(usd or 0.0, given + self._place.max_output)
 

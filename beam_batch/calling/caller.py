@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from beam_batch import jsonio
-from beam_batch.calling.budget import Budget
+from beam_batch.calling.budget import Budget, worst_input
 from beam_batch.calling.cache_keys import CacheKeys
-from beam_batch.calling.gate import Dropped, Gate, Turn
+from beam_batch.calling.gate import Dropped, Gate, Permit
 from beam_batch.calling.pricing import Pricer
 from beam_batch.calling.retrying import RetryPolicy
-from beam_batch.calling.trail import Trail
+from beam_batch.calling.trail import Sent, Trail
 from beam_batch.calling.transports.http import Answer, shaped
 from beam_batch.calling.transports.making import Transport
 from beam_batch.errors import (
@@ -23,11 +24,12 @@ from beam_batch.errors import (
     NoCapacity,
     ProviderError,
     ReplyError,
+    RowCostReached,
     RowError,
 )
 from beam_batch.outputs.ledger import Sum
-from beam_batch.providers.base import Correction, Provider, Reply, Request, Usage
-from beam_batch.records import Content, Prompt
+from beam_batch.providers.base import Provider, Reply, Request, Turn, Usage
+from beam_batch.records import Content
 from beam_batch.reuse.once import Once
 
 Waiter = Callable[[float], Awaitable[bool]]
@@ -49,8 +51,30 @@ class Patience:
     flex_fallback: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class RowCap:
+    """What one row may cost at most, in USD, and what bounds an answer."""
+
+    usd: float
+    max_output: int
+
+    def check(self, trail: Trail, worst: float) -> None:
+        """Raise where the next request could pass the cap."""
+        spent = trail.usd + trail.set_aside
+        if spent + worst > self.usd:
+            raise RowCostReached(
+                f"--row-max-cost {self.usd:g}: {spent:.6f} USD are spent, and the next model call "
+                f"may cost {worst:.6f}"
+            )
+
+
 class Caller:
-    """Asks one model until it answers, as its gate, budget and retries allow."""
+    """Asks one model until it answers, as its gate, budget and retries allow.
+
+    Attributes:
+        validate: turns a reply's text into a result.
+        agent: for whom it asks, or None.
+    """
 
     def __init__(
         self,
@@ -65,9 +89,11 @@ class Caller:
         budget: Budget | None = None,
         cache_keys: CacheKeys | None = None,
         once: Once | None = None,
+        row_cap: RowCap | None = None,
     ) -> None:
         self.validate = validate
-        self._provider = provider
+        self.agent: str | None = None
+        self.provider = provider
         self._transport = transport
         self.gate = gate
         self._pricer = pricer
@@ -76,29 +102,46 @@ class Caller:
         self._budget = budget
         self._cache_keys = cache_keys
         self._once = once
+        self._row_cap = row_cap
         self._output_tokens = 256.0
 
+    def asking_for(
+        self,
+        agent: str,
+        provider: Provider,
+        validate: Callable[[str], Any],
+        cache_keys: CacheKeys | None,
+    ) -> Caller:
+        """Return a caller of the same model for an agent: same gate, budget, connections."""
+        other = copy.copy(self)
+        other.agent, other.provider, other.validate = agent, provider, validate
+        other._cache_keys = cache_keys
+        return other
+
     def to_request(
-        self, instruction: str, prompt: Content, corrections: Sequence[Correction]
+        self, instruction: str, prompt: Content, history: Sequence[Turn] = ()
     ) -> Request:
         """Build a request for this model."""
-        request = self._provider.to_request(instruction, prompt, corrections)
+        request = self.provider.to_request(instruction, prompt, history)
         if self._cache_keys is not None:
             request.body["prompt_cache_key"] = self._cache_keys.next()
         return request
 
-    async def ask(self, prompt: Prompt, request: Request, trail: Trail) -> Reply:
+    async def ask(self, request: Request, trail: Trail, *, fresh: bool = False) -> Reply:
         """Return the reply to a request, sent until it is answered or given up, or used again.
+
+        Args:
+            fresh: whether it is to be a sample of its own, not one that is there already.
 
         Raises:
             RowError: given up, or the answer is not complete.
             FatalReply: the provider refuses every request of this run, or is down for too long.
             Dropped: the run stopped first.
         """
-        if self._once is None:
-            return await self._attempts(prompt, request, trail)
+        if self._once is None or fresh:
+            return await self._attempts(request, trail)
         found = await self._once.reply(
-            self._once.key(request), lambda: self._attempts(prompt, request, trail)
+            self._once.key(request), lambda: self._attempts(request, trail)
         )
         if found.source is not None:
             trail.reused(found.reply, found.source)
@@ -109,13 +152,12 @@ class Caller:
         if self._once is not None:
             await self._once.forget(self._once.key(request))
 
-    async def _attempts(self, prompt: Prompt, request: Request, trail: Trail) -> Reply:
+    async def _attempts(self, request: Request, trail: Trail) -> Reply:
         counted = 0
         while True:
             try:
-                return await self._send(prompt, request, trail)
+                return await self._send(request, trail)
             except ProviderError as error:
-                trail.failed(error)
                 if error.retryable:
                     self._end_outage(error)
                     if self.gate.in_outage:
@@ -138,54 +180,64 @@ class Caller:
                 f"the provider has answered nothing for {self.gate.outage_seconds:.0f} s ({error})"
             ) from None
 
-    async def _send(self, prompt: Prompt, request: Request, trail: Trail) -> Reply:
-        """Send a request once, and account for it."""
-        number = prompt.row.number or id(prompt)
-        worst = None
-        if self._budget is not None:
-            worst = await self._budget.reserve(request, _images(prompt.text))
+    async def _send(self, request: Request, trail: Trail) -> Reply:
+        """Send a request once, within what its row may cost."""
+        if self._row_cap is None:
+            return await self._send_counted(request, trail)
+        worst = self._pricer.worst(worst_input(request), self._row_cap.max_output) or 0.0
+        self._row_cap.check(trail, worst)
+        trail.set_aside += worst
         try:
-            turn = await self.gate.enter(number, self._expected(request))
+            return await self._send_counted(request, trail)
+        finally:
+            trail.set_aside -= worst
+
+    async def _send_counted(self, request: Request, trail: Trail) -> Reply:
+        """Send a request once, and account for it."""
+        worst = await self._budget.reserve(request) if self._budget is not None else None
+        try:
+            turn = await self.gate.enter(trail.number, self._expected(request))
         except BaseException:
             if self._budget is not None and worst is not None:
                 self._budget.release(worst)
             raise
-        trail.sent()
+        sent = trail.sent(self.agent)
         error: BaseException | None = None
-        answer: Answer | None = None
         usage: Usage | None = None
         usd: float | None = None
         try:
             answer = await self._transport.send(request)
-            trail.answered(answer)
-            reply: Reply = shaped("the body", self._provider.to_reply, answer.body)
-            usage, usd = self._account(reply, request, trail)
+            sent.answered(answer)
+            reply: Reply = shaped("the body", self.provider.to_reply, answer.body)
+            usage, usd = self._account(reply, request, trail, sent)
             return reply
         except BaseException as raised:
             error = raised
-            if answer is not None and isinstance(raised, RowError):
-                usage, usd = self._account(raised, request, trail)
+            if sent.answer is not None and isinstance(raised, RowError):
+                usage, usd = self._account(raised, request, trail, sent)
             if usage is None and _may_be_paid(raised):
                 trail.count("requests_of_unknown_cost")
+            if isinstance(raised, ProviderError):
+                trail.failed(raised, sent)
             raise
         finally:
-            self._leave(turn, error, answer, usage)
+            self._leave(turn, error, sent.answer, usage)
             if self._budget is not None and worst is not None:
                 _settle(self._budget, worst, error, usage, usd)
 
     def _account(
-        self, reply: Reply | RowError, request: Request, trail: Trail
+        self, reply: Reply | RowError, request: Request, trail: Trail, sent: Sent
     ) -> tuple[Usage | None, float | None]:
         """Note what an answer says of itself, and what it has cost at the tier that it names.
 
         Where it names none, it is the one that was asked for.
         """
-        usage = trail.said(reply)
+        usage = trail.said(sent, reply)
         if usage is None:
             return None, None
         tier = getattr(reply, "service_tier", None) or request.body.get("service_tier")
         cost = self._pricer.cost(usage, getattr(reply, "model", None), tier)
-        trail.paid(cost and cost.usd, cost.saved if cost else 0.0)
+        trail.paid(sent, cost and cost.usd, cost.saved if cost else 0.0)
         return usage, cost and cost.usd
 
     def _expected(self, request: Request) -> float:
@@ -195,7 +247,7 @@ class Caller:
         return len(jsonio.dumps(request.body)) / _BYTES_A_TOKEN + self._output_tokens
 
     def _leave(
-        self, turn: Turn, error: BaseException | None, answer: Answer | None, usage: Usage | None
+        self, turn: Permit, error: BaseException | None, answer: Answer | None, usage: Usage | None
     ) -> None:
         if isinstance(error, (ReplyError, InvalidResponse)):  # it was answered, whatever it said
             error = None
@@ -227,10 +279,6 @@ def _settle(
 def _may_be_paid(error: BaseException) -> bool:
     """Whether a request that ended so may have been answered, and paid, all the same."""
     return not isinstance(error, FatalReply) and getattr(error, "status", None) not in _UNPAID
-
-
-def _images(prompt: Content) -> int:
-    return 0 if isinstance(prompt, str) else sum(not isinstance(part, str) for part in prompt)
 
 
 async def sleep_unless(stopping: asyncio.Event, seconds: float) -> bool:

@@ -54,7 +54,7 @@ class GateSpec:
     share: float = 1.0
 
 
-class Turn(NamedTuple):
+class Permit(NamedTuple):
     """A request's leave to be sent: when it got it, for which row, and the tokens expected."""
 
     sent_at: float
@@ -92,7 +92,7 @@ class Gate:
         self._answered_since_refusal = True
         self._refused_since: float | None = None
         self._opened_at: float | None = None
-        self._waiting: deque[tuple[asyncio.Future[Turn], int, float]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[Permit], int, float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._stopped: BaseException | None = None
         self._full = False
@@ -127,7 +127,7 @@ class Gate:
         passed = (self._clock() - self._opened_at) / STAGGER
         return self._fixed if passed >= self._fixed else max(1, int(passed))
 
-    async def enter(self, row: int, tokens: float = 0.0) -> Turn:
+    async def enter(self, row: int, tokens: float = 0.0) -> Permit:
         """Wait for leave to send one request.
 
         Raises:
@@ -140,7 +140,7 @@ class Gate:
         now = self._clock()
         if not self._waiting and self.in_flight < self.size and self._delay(now, tokens) <= 0:
             return self._let_in(now, row, tokens)
-        turn: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
+        turn: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
         self._waiting.append((turn, row, tokens))
         self._pump()
         try:
@@ -156,7 +156,7 @@ class Gate:
 
     def leave(
         self,
-        turn: Turn,
+        turn: Permit,
         error: BaseException | None = None,
         headers: Mapping[str, str] | None = None,
         tokens: float | None = None,
@@ -186,7 +186,7 @@ class Gate:
             if not turn.done():
                 turn.set_exception(self._stopped)
 
-    def _note(self, turn: Turn, error: BaseException | None, now: float) -> None:
+    def _note(self, turn: Permit, error: BaseException | None, now: float) -> None:
         if self._opened_at is None and not isinstance(error, asyncio.CancelledError):
             self._opened_at = now
         if isinstance(error, RateLimited):
@@ -208,7 +208,7 @@ class Gate:
                 self._full = self._full and self.in_flight + 1 >= self._limit.size
                 self._latency += (now - turn.sent_at - self._latency) / 8
 
-    def _refused(self, turn: Turn, error: RateLimited, now: float) -> None:
+    def _refused(self, turn: Permit, error: RateLimited, now: float) -> None:
         if self._full or self._pace.rate is None:
             self._limit.refused(now, turn.sent_at)
         self._pace.refused(now, turn.sent_at, self._latency)
@@ -253,7 +253,7 @@ class Gate:
             return 0.0
         return self._next_start - now
 
-    def _let_in(self, now: float, row: int, tokens: float) -> Turn:
+    def _let_in(self, now: float, row: int, tokens: float) -> Permit:
         self.in_flight += 1
         is_probe = self._breaker.take()
         if self._auto:
@@ -265,7 +265,7 @@ class Gate:
             self._rpm.take(1.0)
         if self._tpm is not None:
             self._tpm.take(tokens)
-        return Turn(now, row, tokens, is_probe)
+        return Permit(now, row, tokens, is_probe)
 
     def _pump(self) -> None:
         """Let in whom there is room for, and come back when the next may start."""

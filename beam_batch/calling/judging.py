@@ -32,3 +32,11 @@ def judge(validate: Callable[[str], Any], text: str) -> Judged:
         return Judged(validate(better), True)
     except StructuredOutputError as error:
         raise StructuredOutputError(str(error), reply=text) from None
+
+
+def complaint(error: StructuredOutputError) -> str:
+    """Say to a model what is wrong with its reply."""
+    return (
+        f"That answer cannot be used: {error!s:.1000}. Answer again with the corrected JSON "
+        "only, without a code fence or explanation."
+    )

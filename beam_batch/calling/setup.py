@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from beam_batch.calling.answering import Answerer
+from beam_batch.calling.answering import Worker
 from beam_batch.calling.budget import BudgetPlace
 from beam_batch.calling.cache_keys import cache_keys
-from beam_batch.calling.caller import Caller, Patience, sleep_unless
+from beam_batch.calling.caller import Caller, Patience, RowCap, sleep_unless
 from beam_batch.calling.gate import AUTO_MOST, Gate, GateSpec
+from beam_batch.calling.ladder import Ladder
 from beam_batch.calling.pricing import Pricer, make_pricer
 from beam_batch.calling.retrying import RetryPolicy
 from beam_batch.calling.transports.making import make_transport
@@ -25,6 +26,7 @@ from beam_batch.options import (
     ReuseSpec,
     SchemaSpec,
 )
+from beam_batch.options.agents import CrewSpec
 from beam_batch.outputs.ledger import LedgerSpec
 from beam_batch.outputs.recording import RecordSpec
 from beam_batch.outputs.sharing import Share
@@ -43,6 +45,8 @@ class WindowSpec:
             somebody's own, which takes the outcomes instead.
         workers: processes of this machine that share the limits of `call`.
         alone: whether this is the run's only worker process.
+        crew: the agents that answer rows, or None where `model` does.
+        shell: whether agents may run commands whose cards say so.
     """
 
     token: str
@@ -58,6 +62,8 @@ class WindowSpec:
     record: RecordSpec | None = None
     workers: int = 1
     alone: bool = False
+    crew: CrewSpec | None = None
+    shell: bool = False
 
 
 def gate_spec(spec: WindowSpec, share: Share | None) -> GateSpec:
@@ -78,26 +84,25 @@ def gate_spec(spec: WindowSpec, share: Share | None) -> GateSpec:
     )
 
 
-def make_answerer(spec: WindowSpec, limits: GateSpec, stopping: asyncio.Event) -> Answerer:
-    """Open what a worker needs. Call it inside the event loop.
+async def make_ladder(spec: WindowSpec, limits: GateSpec, stopping: asyncio.Event) -> Ladder:
+    """Open what plain model calls need. Call it inside the event loop.
 
     Each model has a gate of its own: the limits hold for each.
     """
-    callers = [_make_caller(spec, spec.model, limits, stopping)]
+    callers = [make_caller(spec, spec.model, limits, stopping)]
     if isinstance(spec.repair.fallback, ModelSpec):
-        callers.append(_make_caller(spec, spec.repair.fallback, limits, stopping))
-    return Answerer(
-        callers,
-        instruction=spec.instruction,
-        include_input=spec.include_input,
-        reask=spec.repair.reask,
-        deadline=spec.call.row_deadline,
-    )
+        callers.append(make_caller(spec, spec.repair.fallback, limits, stopping))
+    return Ladder(callers, spec.instruction, spec.repair.reask)
 
 
-def _make_caller(
+MakeWorker = Callable[[WindowSpec, GateSpec, asyncio.Event], Awaitable[Worker]]
+"""Makes what answers rows, inside the event loop."""
+
+
+def make_caller(
     spec: WindowSpec, model: ModelSpec, limits: GateSpec, stopping: asyncio.Event
 ) -> Caller:
+    """Open one model: its connections, its gate, its part of the budget."""
     from beam_batch.prompts.schema import make_validator
 
     call = spec.call
@@ -127,7 +132,13 @@ def _make_caller(
         budget=place.open(_dearest(spec, model, price)) if place is not None else None,
         once=make_once(spec.reuse, model, work, alone=spec.alone),
         cache_keys=cache_keys(schema + spec.instruction + spec.prefix) if takes_key else None,
+        row_cap=_row_cap(spec, model),
     )
+
+
+def _row_cap(spec: WindowSpec, model: ModelSpec) -> RowCap | None:
+    cap = spec.budget.row_max_cost
+    return None if cap is None else RowCap(usd=cap, max_output=output_bound(model) or 0)
 
 
 def _dearest(spec: WindowSpec, model: ModelSpec, price: PriceSpec | None) -> Pricer:

@@ -14,46 +14,91 @@ FAILED_KEPT = 10
 """Failed requests that telemetry lists one by one; all are counted."""
 
 
+class Sent:
+    """One request on its way, and what became of it.
+
+    Attributes:
+        agent: who asks, or None where no agent does.
+        answer: what came back, or None.
+    """
+
+    __slots__ = ("agent", "answer", "answered_at", "at", "finish_reason", "model", "usage", "usd")
+
+    def __init__(self, agent: str | None) -> None:
+        self.agent = agent
+        self.at = time.monotonic()
+        self.answered_at: float | None = None
+        self.answer: Answer | None = None
+        self.usage: Usage | None = None
+        self.usd: float | None = None
+        self.model: str | None = None
+        self.finish_reason: str | None = None
+
+    def answered(self, answer: Answer) -> None:
+        """Note that its answer is whole, whatever it says."""
+        self.answer = answer
+        self.answered_at = time.monotonic()
+
+    def as_notes(self) -> dict[str, Any]:
+        """Return what telemetry tells of it, in a row that asks more than once."""
+        end = self.answered_at or time.monotonic()
+        notes = {
+            "agent": self.agent,
+            "model": self.model,
+            "usage": self.usage.as_dict() if self.usage is not None else None,
+            "cost_usd": None if self.usd is None else round(self.usd, 10),
+            "ms": _ms(end - self.at),
+            "finish_reason": self.finish_reason,
+        }
+        return {name: value for name, value in notes.items() if value is not None}
+
+
 class Trail:
     """Follows one row through its requests. Times are in milliseconds, to a tenth.
 
     Attributes:
+        number: of the row, or something else that is its own.
         attempts: requests sent.
         started: when the row first got leave to send, by the monotonic clock, or None.
         on_first_sent: called at that moment.
+        on_paid: called with what each answer has cost: its usage and USD.
+        usd: what is known to be spent; set_aside: the worst case of what is on its way.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, number: int, *, lists_calls: bool = False) -> None:
+        self.number = number
         self.attempts = 0
         self.started: float | None = None
         self.on_first_sent: Callable[[], None] | None = None
+        self.on_paid: Callable[[Usage | None, float | None], None] | None = None
+        self.usd = 0.0
+        self.set_aside = 0.0
+        self._calls: list[Sent] | None = [] if lists_calls else None
         self._begun = time.monotonic()
-        self._sent_at = self._begun
-        self._answered_at: float | None = None
-        self._answer: Answer | None = None
+        self._last: Sent | None = None
         self._usage: Usage | None = None
         self._said: dict[str, Any] = {}
         self._failed: list[dict[str, Any]] = []
         self._extra: dict[str, Any] = {}
-        self._cost: float | None = 0.0
+        self._tools: dict[str, int] = {}
+        self._citations: list[dict[str, Any]] = []
+        self._searches = 0
+        self._knows_cost = True
         self._saved = 0.0
 
-    def sent(self) -> None:
+    def sent(self, agent: str | None = None) -> Sent:
         """Note that a request starts."""
         self.attempts += 1
-        self._sent_at = time.monotonic()
-        self._answer = self._answered_at = None
+        sent = self._last = Sent(agent)
+        if self._calls is not None:
+            self._calls.append(sent)
         if self.started is None:
-            self.started = self._sent_at
+            self.started = sent.at
             if self.on_first_sent is not None:
                 self.on_first_sent()
+        return sent
 
-    def answered(self, answer: Answer) -> None:
-        """Note that its answer is whole, whatever it says."""
-        self._answer = answer
-        self._answered_at = time.monotonic()
-
-    def said(self, reply: Reply | RowError) -> Usage | None:
+    def said(self, sent: Sent, reply: Reply | RowError) -> Usage | None:
         """Note what the provider reported of an answer, also of one that is a failure."""
         usage: Usage | None = getattr(reply, "usage", None)
         if usage is not None:
@@ -62,13 +107,21 @@ class Trail:
             value = getattr(reply, name, None)
             if value is not None:
                 self._said[name] = value
-        if self._answer is not None and self._answer.request_id is not None:
-            self._said["request_id"] = self._answer.request_id
+        if sent.answer is not None and sent.answer.request_id is not None:
+            self._said["request_id"] = sent.answer.request_id
+        if isinstance(reply, Reply):
+            self._citations.extend(reply.citations)
+            self._searches += reply.searches
+        sent.usage = usage
+        sent.model, sent.finish_reason = (
+            getattr(reply, name, None) for name in ("model", "finish_reason")
+        )
         return usage
 
     def reused(self, reply: Reply, source: str) -> None:
         """Note that a reply was there already: it costs nothing."""
         self._extra["source"] = source
+        self._citations.extend(reply.citations)
         for name in ("model", "finish_reason"):
             self._said[name] = getattr(reply, name)
 
@@ -76,24 +129,36 @@ class Trail:
         """Forget that a reply was there already; return whether it was."""
         return self._extra.get("source") == source and bool(self._extra.pop("source"))
 
-    def failed(self, error: RowError) -> None:
+    def failed(self, error: RowError, sent: Sent | None) -> None:
         """Note that a request failed."""
         status = getattr(error, "status", None)
         if status is not None:
             self._said["status"] = status
         if len(self._failed) < FAILED_KEPT:
-            duration = _ms(time.monotonic() - self._sent_at)
-            found = {"type": type(error).__name__, "status": status, "duration_ms": duration}
+            at = sent.at if sent is not None else self._begun
+            found = {
+                "type": type(error).__name__,
+                "status": status,
+                "duration_ms": _ms(time.monotonic() - at),
+            }
             self._failed.append({name: v for name, v in found.items() if v is not None})
 
-    def paid(self, usd: float | None, saved: float = 0.0) -> None:
+    def paid(self, sent: Sent, usd: float | None, saved: float = 0.0) -> None:
         """Add what a request cost in USD, None where nobody knows, and what caching saved."""
-        self._cost = None if usd is None or self._cost is None else self._cost + usd
+        self._knows_cost = self._knows_cost and usd is not None
+        self.usd += usd or 0.0
+        sent.usd = usd
         self._saved += saved
+        if self.on_paid is not None:
+            self.on_paid(sent.usage, usd)
 
     def count(self, name: str) -> None:
         """Count something that telemetry reports where it happened."""
         self._extra[name] = self._extra.get(name, 0) + 1
+
+    def called(self, tool: str) -> None:
+        """Count a tool call."""
+        self._tools[tool] = self._tools.get(tool, 0) + 1
 
     def note(self, name: str, value: Any) -> None:
         """Note something that telemetry reports."""
@@ -105,26 +170,35 @@ class Trail:
         if self._usage is not None and (turn := self._usage.as_dict()):
             notes["usage"] = {"turn": turn}
         if self._usage is not None:
-            notes["cost_usd"] = self._cost if self._cost is None else round(self._cost, 10)
+            notes["cost_usd"] = round(self.usd, 10) if self._knows_cost else None
             if self._saved:
                 notes["saved_usd"] = round(self._saved, 10)
-        if self._answered_at is not None:
+        if self._last is not None and self._last.answered_at is not None:
             self._said.pop("status", None)
         notes |= self._said
         if self._failed:
             notes["failed_attempts"] = self._failed
+        if self._citations:
+            notes["citations"] = self._citations
+        if self._searches:
+            notes["web_searches"] = self._searches
+        if self._calls is not None:
+            notes["calls"] = [sent.as_notes() for sent in self._calls]
+            notes["tool_calls"] = sum(self._tools.values())
+            notes["tools"] = self._tools
         return notes | self._extra
 
     def _timing(self) -> dict[str, float]:
         now = time.monotonic()
-        if self.started is None:
+        last = self._last
+        if self.started is None or last is None:
             return {"duration_ms": _ms(now - self._begun)}
-        end = self._answered_at or now
+        end = now if self._calls is not None else last.answered_at or now
         timing = {"duration_ms": _ms(end - self.started)}
-        if self._answer is not None:
-            if self._answer.first_text is not None:
-                timing["ttft_ms"] = _ms(self._answer.first_text)
-            timing["time_to_response_ms"] = _ms(end - self._sent_at)
+        if last.answer is not None:
+            if last.answer.first_text is not None:
+                timing["ttft_ms"] = _ms(last.answer.first_text)
+            timing["time_to_response_ms"] = _ms((last.answered_at or now) - last.at)
         return timing
 
 

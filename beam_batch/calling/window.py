@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 
+from beam_batch.calling.answering import Answerer
 from beam_batch.calling.gate import Dropped
 from beam_batch.calling.lane import Lane, Result
-from beam_batch.calling.setup import WindowSpec, gate_spec, make_answerer
+from beam_batch.calling.setup import MakeWorker, WindowSpec, gate_spec, make_ladder
 from beam_batch.calling.slots import Slots
 from beam_batch.errors import FatalReply
 from beam_batch.outputs.recording import Recorder
@@ -20,6 +22,8 @@ from beam_batch.outputs.workdir import GaugeSpec
 from beam_batch.records import Outcome, Prompt
 
 WATCH_INTERVAL = 0.1
+LONGEST_CLOSE = 15.0
+"""Seconds after which what does not close is left to the end of the process."""
 
 
 class Window:
@@ -30,8 +34,9 @@ class Window:
     been taken.
     """
 
-    def __init__(self, spec: WindowSpec) -> None:
+    def __init__(self, spec: WindowSpec, make_worker: MakeWorker = make_ladder) -> None:
         self._spec = spec
+        self._make_worker = make_worker
         self._presence = Presence(spec.record.work) if spec.record is not None else None
         self._share: Share | None = None
         if spec.record is not None and spec.workers > 1:
@@ -99,10 +104,15 @@ class Window:
     async def _main(self, ready: Future[None]) -> None:
         self._closing = asyncio.Event()
         try:
-            self._answerer = make_answerer(self._spec, self._limits, self._stopping)
+            worker = await self._make_worker(self._spec, self._limits, self._stopping)
         except BaseException as error:
             ready.set_exception(error)
             return
+        self._answerer = Answerer(
+            worker,
+            include_input=self._spec.include_input,
+            deadline=self._spec.call.row_deadline,
+        )
         watcher = asyncio.create_task(self._watch())
         gc.freeze()  # what is there now is there to the end: not to be looked through every time
         ready.set_result(None)
@@ -112,7 +122,8 @@ class Window:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(watcher, *self._tasks, return_exceptions=True)
-        await self._answerer.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._answerer.close(), LONGEST_CLOSE)
 
     async def _watch(self) -> None:
         """Notice a stopped run, so that rows which wait are let go; show numbers."""

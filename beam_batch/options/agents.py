@@ -50,7 +50,7 @@ class ServerSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionSpec:
-    """One Python function that a model may call: ``path/module.py:function``, or ``package.module:function``.
+    """One Python function that a model may call: ``module.py:function`` or ``package:function``.
 
     Attributes:
         file: absolute path of the file, or '' where `module` is importable.
@@ -70,7 +70,7 @@ class LoopSpec:
         parallel_tools: whether tool calls of one reply run at the same time.
         tool_timeout: seconds for one call of a function or a command.
         max_result: characters of a tool result that the model gets to see.
-        max_repeats: times the same tool may be called in a row with the same arguments.
+        max_repeats: times the same call may be made on one row and say the same.
     """
 
     max_iterations: int = 20
@@ -83,7 +83,9 @@ class LoopSpec:
         for name in ("max_iterations", "max_result", "max_repeats"):
             at_least(f"card: {name}", getattr(self, name), 1)
         if self.tool_timeout <= 0:
-            raise OptionsError(f"card: tool_timeout must be more than 0 s, got {self.tool_timeout}.")
+            raise OptionsError(
+                f"card: tool_timeout must be more than 0 s, got {self.tool_timeout}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

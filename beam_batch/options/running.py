@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from beam_batch.errors import OptionsError
-from beam_batch.options.agents import TraceSpec
+from beam_batch.options.agents import CrewSpec, TraceSpec
 from beam_batch.options.asking import ModelSpec, PromptSpec, SchemaSpec, SourceSpec
 from beam_batch.options.checking import at_least
 from beam_batch.options.sending import (
@@ -69,17 +69,24 @@ class ProgressSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """A whole run. `model` is a model string or a resolved ModelSpec."""
+    """A whole run.
+
+    Attributes:
+        model: a model string or a resolved ModelSpec; None where an agent of `crew` names one.
+        shell: whether agents may run commands whose cards say so.
+    """
 
     source: SourceSpec
     output: OutputSpec
-    model: str | ModelSpec
+    model: str | ModelSpec | None
     prompt: PromptSpec = PromptSpec()
     schema: SchemaSpec | None = None
     call: CallSpec = CallSpec()
     repair: RepairSpec = RepairSpec()
     budget: BudgetSpec = BudgetSpec()
     reuse: ReuseSpec = ReuseSpec()
+    crew: CrewSpec | None = None
+    shell: bool = False
     batch: BatchSpec = BatchSpec()
     trace: TraceSpec = TraceSpec()
     progress: ProgressSpec = ProgressSpec(enabled=False)

@@ -127,20 +127,23 @@ class BudgetSpec:
     Attributes:
         max_cost: USD.
         max_tokens_total: tokens, input and output.
+        row_max_cost: USD that one row may cost, with all its model calls.
         price: what the model costs, where the known list prices are not to be used.
     """
 
     max_cost: float | None = None
     max_tokens_total: int | None = None
+    row_max_cost: float | None = None
     price: PriceSpec | None = None
 
     def __post_init__(self) -> None:
         at_least("--max-cost", self.max_cost, 0)
         at_least("--max-tokens-total", self.max_tokens_total, 0)
+        at_least("--row-max-cost", self.row_max_cost, 0)
 
     @property
     def is_set(self) -> bool:
-        """Whether there is a cap at all."""
+        """Whether there is a cap on the whole run."""
         return self.max_cost is not None or self.max_tokens_total is not None
 
 

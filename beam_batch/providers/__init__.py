@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from beam_batch.options import ModelSpec, SchemaSpec
-from beam_batch.providers.base import Provider
+from beam_batch.providers.base import NO_TOOLS, Provider, Tools
 from beam_batch.providers.model_string import needs_key, read_key, resolve_model
 from beam_batch.providers.table import PROVIDERS
 
@@ -22,28 +22,28 @@ __all__ = [
 _ACCOUNT = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
 
 
-def make_provider(model: ModelSpec, schema: SchemaSpec | None) -> Provider:
-    """Return the provider of a resolved model."""
+def make_provider(model: ModelSpec, schema: SchemaSpec | None, tools: Tools = NO_TOOLS) -> Provider:
+    """Return the provider of a resolved model, whose requests offer some tools."""
     wire = PROVIDERS[model.provider].format
     if wire == "responses":
         from beam_batch.providers.responses import ResponsesProvider
 
-        return ResponsesProvider(model, schema)
+        return ResponsesProvider(model, schema, tools)
     if wire == "anthropic":
         from beam_batch.providers.anthropic import AnthropicProvider
 
-        return AnthropicProvider(model, schema)
+        return AnthropicProvider(model, schema, tools)
     if wire == "google":
         from beam_batch.providers.google import GoogleProvider
 
-        return GoogleProvider(model, schema)
+        return GoogleProvider(model, schema, tools)
     if wire == "echo":
         from beam_batch.providers.echo import EchoProvider
 
         return EchoProvider(model, schema)
     from beam_batch.providers.chat import ChatProvider
 
-    return ChatProvider(model, schema)
+    return ChatProvider(model, schema, tools)
 
 
 def output_bound(model: ModelSpec) -> int | None:

@@ -18,13 +18,17 @@ from beam_batch.errors import (
 )
 from beam_batch.options import ModelSpec, SchemaSpec
 from beam_batch.providers.base import (
-    Correction,
+    NO_TOOLS,
     Reply,
     Request,
+    ToolCall,
+    Tools,
+    Turn,
     Usage,
     annotated,
-    dialogue,
+    images_in,
     int_or_none,
+    unique_citations,
 )
 from beam_batch.records import Content, Image
 
@@ -37,19 +41,26 @@ _TIERS = {"default": "standard_only", "auto": "auto", "priority": "auto", "fast"
 class AnthropicProvider:
     """Requests and replies of the Messages API."""
 
-    def __init__(self, model: ModelSpec, schema: SchemaSpec | None) -> None:
+    def __init__(
+        self, model: ModelSpec, schema: SchemaSpec | None, tools: Tools = NO_TOOLS
+    ) -> None:
         self.wraps = False
+        self.defers_schema = False
         self._stream = model.options.get("transport") == "sse"
+        self._tools = bool(tools.specs)
         self._fixed = _fixed(model, schema)
+        if self._tools:
+            _add_tools(self._fixed, tools)
 
     def to_request(
-        self, instruction: str, prompt: Content, corrections: Sequence[Correction] = ()
+        self, instruction: str, prompt: Content, history: Sequence[Turn] = ()
     ) -> Request:
         """Build the request of one row; what is the same for all rows ends with a cache mark."""
         system = [{"type": "text", "text": instruction, "cache_control": {"type": "ephemeral"}}]
         first = {"role": "user", "content": _content(prompt)}
-        messages = [first, *dialogue(corrections, "assistant")]
-        return Request(PATH, {**self._fixed, "system": system, "messages": messages}, self._stream)
+        messages = [first, *(message for turn in history for message in _messages(turn))]
+        body = {**self._fixed, "system": system, "messages": messages}
+        return Request(PATH, body, self._stream, images_in(prompt))
 
     def to_reply(self, body: Any) -> Reply:
         """Read a message object."""
@@ -59,12 +70,24 @@ class AnthropicProvider:
             raise InvalidResponse(f"the body is no message: {body!s:.120}")
         text = "".join(str(part["text"]) for part in body["content"] if part.get("type") == "text")
         reason, usage = str(body.get("stop_reason") or ""), _usage(body.get("usage"))
-        error = _problem(text, reason)
+        calls = _calls(body["content"]) if self._tools else ()
+        error = _problem(text, reason, calls)
         if error is not None:
             notes = {"usage": usage, "model": body.get("model"), "request_id": body.get("id")}
             raise annotated(error, finish_reason=reason, **notes)
-        tier = (body.get("usage") or {}).get("service_tier")
-        return Reply(text, reason, body.get("model"), body.get("id"), usage, tier)
+        counted = body.get("usage") or {}
+        return Reply(
+            text,
+            reason,
+            body.get("model"),
+            body.get("id"),
+            usage,
+            counted.get("service_tier"),
+            calls,
+            body["content"] if calls else None,
+            unique_citations(c for part in body["content"] for c in part.get("citations") or ()),
+            (counted.get("server_tool_use") or {}).get("web_search_requests") or 0,
+        )
 
     def new_stream(self) -> _Stream:
         """Return a reader for one stream."""
@@ -111,7 +134,43 @@ def _fixed(model: ModelSpec, schema: SchemaSpec | None) -> dict[str, Any]:
     return body
 
 
-def _problem(text: str, reason: str) -> RowError | None:
+def _add_tools(body: dict[str, Any], tools: Tools) -> None:
+    own = [
+        {"name": spec.name, "description": spec.description, "input_schema": spec.parameters}
+        for spec in tools.specs
+    ]
+    body["tools"] = [*body.get("tools", ()), *own]
+    if not tools.parallel:
+        body["tool_choice"] = {"type": "auto", "disable_parallel_tool_use": True}
+
+
+def _messages(turn: Turn) -> list[dict[str, Any]]:
+    """Write a turn as a message of each side."""
+    told: list[dict[str, Any]] = [
+        {
+            "type": "tool_result",
+            "tool_use_id": result.call.id,
+            "content": result.text,
+            "is_error": result.is_error,
+        }
+        for result in turn.results
+    ]
+    content: Any = turn.message
+    if told:
+        content = [*told, *([{"type": "text", "text": turn.message}] if turn.message else ())]
+    said = turn.reply.raw or turn.reply.text
+    return [{"role": "assistant", "content": said}, {"role": "user", "content": content}]
+
+
+def _calls(content: list[dict[str, Any]]) -> tuple[ToolCall, ...]:
+    return tuple(
+        ToolCall(str(part.get("id")), str(part.get("name")), json.dumps(part.get("input") or {}))
+        for part in content
+        if part.get("type") == "tool_use"
+    )
+
+
+def _problem(text: str, reason: str, calls: tuple[ToolCall, ...]) -> RowError | None:
     """Return what makes a message less than a complete answer, or None."""
     if reason == "refusal":
         return Refused("the model refused", reply=text or None)
@@ -119,9 +178,9 @@ def _problem(text: str, reason: str) -> RowError | None:
         return Truncated(f"the answer was cut ({reason})", reply=text or None)
     if reason == "content_filter":
         return ContentFiltered("the provider's content filter cut the answer", reply=text or None)
-    if not text.strip():
+    if not text.strip() and not calls:
         return EmptyReply("the answer has no text")
-    if reason not in ("end_turn", "stop_sequence"):
+    if reason not in ("end_turn", "stop_sequence") and not calls:
         return InvalidResponse(f"the answer ended with stop_reason {reason!r}")
     return None
 
@@ -138,20 +197,30 @@ def _usage(usage: Any) -> Usage:
     return Usage(before, after, total, read, None, written)
 
 
+_DELTAS = {
+    "text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature",
+    "input_json_delta": "partial_json",
+}  # fmt: skip
+
+
 class _Stream:
-    """Adds events up to the message they stand for."""
+    """Adds events up to the message they stand for, block by block."""
 
     def __init__(self) -> None:
         self._body: dict[str, Any] = {}
-        self._texts: dict[int, list[str]] = {}
+        self._blocks: dict[int, dict[str, Any]] = {}
+        self._texts: dict[tuple[int, str], list[str]] = {}
+        self._begun = False
         self._ended = False
 
     def feed(self, event: dict[str, Any]) -> bool:
         kind = event.get("type")
         if kind == "message_start":
             self._body = dict(event["message"])
-        elif kind == "content_block_delta" and event["delta"].get("type") == "text_delta":
-            self._texts.setdefault(event["index"], []).append(event["delta"]["text"])
+        elif kind == "content_block_start":
+            self._blocks[event["index"]] = dict(event.get("content_block") or {})
+        elif kind == "content_block_delta":
+            self._add(event["index"], event["delta"])
         elif kind == "message_delta":
             self._body |= event["delta"]
             self._body["usage"] = {**(self._body.get("usage") or {}), **(event.get("usage") or {})}
@@ -159,12 +228,26 @@ class _Stream:
             self._ended = True
         elif kind == "error":
             self._body, self._ended = event, True
-        return bool(self._texts)
+        return self._begun
+
+    def _add(self, index: int, delta: dict[str, Any]) -> None:
+        block = self._blocks.setdefault(index, {"type": "text"})
+        kind = str(delta.get("type"))
+        self._begun = self._begun or kind == "text_delta"
+        if kind in _DELTAS:
+            self._texts.setdefault((index, _DELTAS[kind]), []).append(delta[_DELTAS[kind]])
+        elif kind == "citations_delta":
+            block["citations"] = [*(block.get("citations") or ()), delta["citation"]]
 
     def result(self) -> Any:
         if not self._ended:
             raise ConnectionLost("the stream ended before the answer was complete")
         if self._body.get("type") == "error":
             return self._body
-        texts = ("".join(self._texts[index]) for index in sorted(self._texts))
-        return self._body | {"content": [{"type": "text", "text": text} for text in texts]}
+        for (index, name), pieces in self._texts.items():
+            block, text = self._blocks[index], "".join(pieces)
+            if name == "partial_json":
+                block["input"] = json.loads(text or "{}")
+            else:
+                block[name] = text
+        return self._body | {"content": [self._blocks[index] for index in sorted(self._blocks)]}

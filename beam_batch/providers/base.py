@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping, Sequence
-from email.utils import parsedate_to_datetime
-from time import time
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from beam_batch import jsonio
 from beam_batch.errors import (
-    BatchError,
-    FatalReply,
-    InvalidJSON,
-    NoCapacity,
-    ProviderError,
-    RateLimited,
-    RequestRejected,
     RowError,
-    ServerError,
 )
 from beam_batch.records import Content
 
@@ -50,6 +37,20 @@ class ToolSpec(NamedTuple):
     name: str
     description: str
     parameters: dict[str, Any]
+
+
+class Tools(NamedTuple):
+    """What a model may call.
+
+    Attributes:
+        parallel: whether one reply may hold several calls.
+    """
+
+    specs: tuple[ToolSpec, ...] = ()
+    parallel: bool = True
+
+
+NO_TOOLS = Tools()
 
 
 class ToolCall(NamedTuple):
@@ -150,9 +151,11 @@ class Provider(Protocol):
 
     Attributes:
         wraps: whether a schema is sent as OpenAI wants it, with an object around other roots.
+        defers_schema: whether a schema cannot be sent together with tools.
     """
 
     wraps: bool
+    defers_schema: bool
 
     def to_request(
         self, instruction: str, prompt: Content, history: Sequence[Turn] = ()
@@ -175,6 +178,23 @@ class Provider(Protocol):
         """Return a reader for one streamed answer."""
 
 
+def images_in(prompt: Content) -> int:
+    """Count the images of a prompt."""
+    return 0 if isinstance(prompt, str) else sum(not isinstance(part, str) for part in prompt)
+
+
+_CITED = ("url", "title", "start_index", "end_index", "cited_text")
+
+
+def unique_citations(notes: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Keep what tells where a citation leads and what it is for, without repetitions."""
+    kept: dict[str, dict[str, Any]] = {}
+    for note in notes:
+        cited = {name: note[name] for name in _CITED if note.get(name) is not None}
+        kept.setdefault(repr(cited), cited)
+    return tuple(kept.values())
+
+
 def annotated(error: RowError, **notes: Any) -> RowError:
     """Attach what the provider reported (usage, model, …), so that a failure is accounted for."""
     for name, value in notes.items():
@@ -191,122 +211,3 @@ def details(usage: dict[str, Any], name: str) -> dict[str, Any]:
     """Return an object in a usage object, {} where it is missing or none."""
     found = usage.get(name)
     return found if isinstance(found, dict) else {}
-
-
-_SECRETS = re.compile(r"\b(sk-|Bearer\s+)[A-Za-z0-9_\-*.]{4,}")
-_TAGS = re.compile(r"<[^>]{0,400}>")
-_RETRYABLE = frozenset((408, 409, 425))
-_SCHEMA_PARAMS = ("text.format", "response_format")
-
-
-def to_error(status: int, headers: Mapping[str, str], body: bytes, key: str | None) -> BatchError:
-    """Name what a status other than 200 means.
-
-    Sources: platform.openai.com/docs/guides/error-codes and /flex-processing; RFC 9110
-    (Retry-After, 408, 425, 429); openrouter.ai/docs/api-reference/errors (403 of a moderated
-    input).
-    """
-    details = _details(body)
-    code = str(details.get("code") or details.get("type") or "")
-    message = redact(f"{status}: {details.get('message') or _plain(body)}", key)
-    fatal = _fatal(status, code, message, details)
-    if fatal is not None:
-        return FatalReply(f"{fatal} ({message})")
-    wait = retry_after(headers)
-    error: ProviderError
-    if status == 429:
-        kind = NoCapacity if code == "resource_unavailable" else RateLimited
-        error = kind(message, retry_after=wait, status=status)
-    elif status >= 500 or status in _RETRYABLE:
-        error = ServerError(message, retry_after=wait, status=status)
-    else:
-        error = RequestRejected(message, status=status)
-    error.headers = headers
-    return error
-
-
-def _fatal(status: int, code: str, message: str, details: dict[str, Any]) -> str | None:
-    """Say why no request of this run can succeed, or None."""
-    if status == 401 or (status == 400 and "API_KEY_INVALID" in str(details)):
-        return "the provider refused the key"
-    if status == 403 and not _is_moderation(details):
-        return "the provider refused the key"
-    if status == 402:
-        return "the account has no credit"
-    if code == "model_not_found" or (status == 404 and _names_no_model(message)):
-        return "the provider does not know the model"
-    if "insufficient_quota" in (details.get("code"), details.get("type")):
-        return "the quota is used up"
-    if status == 400 and _is_about_schema(details):
-        return "the provider refuses the schema"
-    return None
-
-
-SHORTEST_SECRET = 8
-"""Characters; a shorter key, such as the EMPTY that local servers are given, is a word that may
-stand in an answer.
-"""
-
-
-def secret_of(key: str | None) -> str | None:
-    """Return a key that must not be shown, or None."""
-    return key if key and len(key) >= SHORTEST_SECRET else None
-
-
-def redact(text: str, key: str | None) -> str:
-    """Take keys out of a text."""
-    if key:
-        text = text.replace(key, "***")
-    return _SECRETS.sub(r"\1***", text)
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds a provider asks to wait: retry-after-ms, or Retry-After."""
-    lower = {name.lower(): value for name, value in headers.items()}
-    try:
-        if "retry-after-ms" in lower:
-            wait = float(lower["retry-after-ms"]) / 1000
-            return max(0.0, wait) if math.isfinite(wait) else None
-        value = lower.get("retry-after")
-        if value is None:
-            return None
-        if value.strip().replace(".", "", 1).isdigit():
-            return float(value)
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time())
-    except ValueError:
-        return None
-
-
-def _details(body: bytes) -> dict[str, Any]:
-    try:
-        parsed = jsonio.loads(body)
-    except InvalidJSON:
-        return {}
-    error = parsed.get("error", parsed) if isinstance(parsed, dict) else {}
-    if isinstance(error, str):
-        return {"message": error}
-    return error if isinstance(error, dict) else {}
-
-
-def _plain(body: bytes) -> str:
-    text = _TAGS.sub(" ", body[:2000].decode("utf-8", "replace"))
-    return " ".join(text.split())[:200] or "no message"
-
-
-def _is_moderation(details: dict[str, Any]) -> bool:
-    """Whether an input was turned away for what it says: one row's matter."""
-    metadata = details.get("metadata")
-    return isinstance(metadata, dict) and ("reasons" in metadata or "flagged_input" in metadata)
-
-
-def _names_no_model(message: str) -> bool:
-    lower = message.lower()
-    gone = ("does not exist", "not found", "not_found")
-    return "model" in lower and any(words in lower for words in gone)
-
-
-def _is_about_schema(details: dict[str, Any]) -> bool:
-    param = details.get("param")
-    return details.get("code") == "invalid_json_schema" or (
-        isinstance(param, str) and param.startswith(_SCHEMA_PARAMS)
-    )

@@ -22,14 +22,18 @@ from beam_batch.errors import (
 )
 from beam_batch.options import ModelSpec, SchemaSpec
 from beam_batch.providers.base import (
-    Correction,
+    NO_TOOLS,
     Reply,
     Request,
+    ToolCall,
+    Tools,
+    Turn,
     Usage,
     annotated,
     details,
-    dialogue,
+    images_in,
     int_or_none,
+    unique_citations,
 )
 from beam_batch.records import Content
 
@@ -43,21 +47,28 @@ _SAME_NAME = (
 class ChatProvider:
     """Requests and replies of Chat Completions."""
 
-    def __init__(self, model: ModelSpec, schema: SchemaSpec | None) -> None:
+    def __init__(
+        self, model: ModelSpec, schema: SchemaSpec | None, tools: Tools = NO_TOOLS
+    ) -> None:
         self.wraps = model.provider == "openai"
+        self.defers_schema = model.provider != "openai"
         self._stream = model.options.get("transport") == "sse"
+        self._tools = bool(tools.specs)
         self._fixed = _fixed(model, schema)
+        if self._tools:
+            _add_tools(self._fixed, tools)
 
     def to_request(
-        self, instruction: str, prompt: Content, corrections: Sequence[Correction] = ()
+        self, instruction: str, prompt: Content, history: Sequence[Turn] = ()
     ) -> Request:
         """Build the request of one row; the stable instruction stands first."""
         messages = [
             {"role": "system", "content": instruction},
             {"role": "user", "content": _content(prompt)},
-            *dialogue(corrections, "assistant"),
+            *(message for turn in history for message in _messages(turn)),
         ]
-        return Request(PATH, {**self._fixed, "messages": messages}, self._stream)
+        body = {**self._fixed, "messages": messages}
+        return Request(PATH, body, self._stream, images_in(prompt))
 
     def to_reply(self, body: Any) -> Reply:
         """Read a completion object."""
@@ -72,12 +83,17 @@ class ChatProvider:
             raise InvalidResponse(f"the content is not text but {type(content).__name__}")
         text, reason = content or "", str(choice.get("finish_reason") or "")
         usage = _usage(body.get("usage"))
-        error = _problem(text, reason, message.get("refusal"))
+        calls = _calls(message.get("tool_calls")) if self._tools else ()
+        error = _problem(text, reason, message.get("refusal"), calls)
         if error is not None:
             notes = {"usage": usage, "model": body.get("model"), "request_id": body.get("id")}
             raise annotated(error, finish_reason=reason, **notes)
         tier = body.get("service_tier")
-        return Reply(text, reason, body.get("model"), body.get("id"), usage, tier)
+        raw = _to_repeat(message, calls) if calls else None
+        cited = unique_citations(_cited(message))
+        return Reply(
+            text, reason, body.get("model"), body.get("id"), usage, tier, calls, raw, cited
+        )
 
     def new_stream(self) -> _Stream:
         """Return a reader for one stream."""
@@ -116,6 +132,58 @@ def _fixed(model: ModelSpec, schema: SchemaSpec | None) -> dict[str, Any]:
     return body
 
 
+def _add_tools(body: dict[str, Any], tools: Tools) -> None:
+    body["tools"] = [{"type": "function", "function": spec._asdict()} for spec in tools.specs]
+    if not tools.parallel:
+        body["parallel_tool_calls"] = False
+
+
+def _messages(turn: Turn) -> list[dict[str, Any]]:
+    """Write a turn as messages."""
+    said = turn.reply.raw or {"role": "assistant", "content": turn.reply.text}
+    told = [
+        {"role": "tool", "tool_call_id": result.call.id, "content": result.text}
+        for result in turn.results
+    ]
+    return [said, *told, *([{"role": "user", "content": turn.message}] if turn.message else ())]
+
+
+def _calls(found: Any) -> tuple[ToolCall, ...]:
+    """Read the tool calls of a message; some servers give them no id."""
+    calls = []
+    for place, item in enumerate(found if isinstance(found, list) else ()):
+        function = item.get("function") if isinstance(item, dict) else None
+        if not isinstance(function, dict):
+            raise InvalidResponse(f"a tool call has no function: {item!s:.120}")
+        arguments = function.get("arguments") or ""
+        if not isinstance(arguments, str):
+            arguments = json.dumps(arguments)
+        name = str(function.get("name"))
+        calls.append(ToolCall(str(item.get("id") or f"call_{place}"), name, arguments))
+    return tuple(calls)
+
+
+_REASONING = ("reasoning_content", "reasoning", "reasoning_details")
+"""What DeepSeek and OpenRouter want to see again where their tools have been called."""
+
+
+def _to_repeat(message: dict[str, Any], calls: tuple[ToolCall, ...]) -> dict[str, Any]:
+    wanted = [
+        {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}}
+        for c in calls
+    ]
+    hidden = {name: message[name] for name in _REASONING if message.get(name)}
+    content = message.get("content") or None
+    return {"role": "assistant", "content": content, "tool_calls": wanted, **hidden}
+
+
+def _cited(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the URLs that a search model or OpenRouter cites."""
+    notes = message.get("annotations")
+    found = [note for note in notes if isinstance(note, dict)] if isinstance(notes, list) else []
+    return [note["url_citation"] for note in found if isinstance(note.get("url_citation"), dict)]
+
+
 def _response_format(schema: SchemaSpec, is_openai: bool) -> dict[str, Any]:
     if is_openai:
         from beam_batch.prompts.schema import openai_schema
@@ -137,7 +205,7 @@ def _first_choice(body: Any) -> dict[str, Any]:
     return choice
 
 
-def _problem(text: str, reason: str, refusal: Any) -> RowError | None:
+def _problem(text: str, reason: str, refusal: Any, calls: tuple[ToolCall, ...]) -> RowError | None:
     """Return what makes a completion less than a complete answer, or None."""
     if refusal:
         return Refused(f"the model refused: {refusal!s:.500}", reply=str(refusal))
@@ -145,9 +213,9 @@ def _problem(text: str, reason: str, refusal: Any) -> RowError | None:
         return Truncated("the answer was cut by the token limit", reply=text or None)
     if reason == "content_filter":
         return ContentFiltered("the provider's content filter cut the answer", reply=text or None)
-    if not text.strip():
+    if not text.strip() and not calls:
         return EmptyReply("the answer has no text")
-    if reason not in ("stop", "eos", "end_turn"):
+    if reason not in ("stop", "eos", "end_turn") and not calls:
         return InvalidResponse(f"the answer ended with finish_reason {reason!r}")
     return None
 
@@ -174,6 +242,8 @@ class _Stream:
         self._text: list[str] = []
         self._begun = False
         self._refusal: list[str] = []
+        self._calls: dict[int, dict[str, Any]] = {}
+        self._rest: dict[str, Any] = {}
         self._reason: str | None = None
         self._body: dict[str, Any] = {}
 
@@ -186,11 +256,31 @@ class _Stream:
             self._text.append(delta.get("content") or "")
             self._begun = self._begun or bool(self._text[-1])
             self._refusal.append(delta.get("refusal") or "")
+            for part in delta.get("tool_calls") or ():
+                self._add_call(part)
+            for name in (*_REASONING, "annotations"):
+                if delta.get(name):
+                    self._rest[name] = (
+                        self._rest[name] + delta[name] if name in self._rest else delta[name]
+                    )
             self._reason = choice.get("finish_reason") or self._reason
         return self._begun
+
+    def _add_call(self, part: dict[str, Any]) -> None:
+        """Add a piece of a call: its id and name come once, its arguments bit by bit."""
+        call = self._calls.setdefault(part.get("index") or 0, {"function": {"arguments": ""}})
+        call["id"] = part.get("id") or call.get("id")
+        function = part.get("function") or {}
+        call["function"]["name"] = function.get("name") or call["function"].get("name")
+        call["function"]["arguments"] += function.get("arguments") or ""
 
     def result(self) -> Any:
         if self._reason is None and "error" not in self._body:
             raise ConnectionLost("the stream ended before the answer was complete")
-        message = {"content": "".join(self._text), "refusal": "".join(self._refusal) or None}
+        message = {
+            "content": "".join(self._text),
+            "refusal": "".join(self._refusal) or None,
+            "tool_calls": [self._calls[index] for index in sorted(self._calls)],
+            **self._rest,
+        }
         return self._body | {"choices": [{"message": message, "finish_reason": self._reason}]}

@@ -8,7 +8,7 @@ from typing import Any
 
 from beam_batch.errors import EmptyReply
 from beam_batch.options import ModelSpec, SchemaSpec
-from beam_batch.providers.base import Correction, Reply, Request, StreamReader, Usage
+from beam_batch.providers.base import Reply, Request, StreamReader, Turn, Usage, images_in
 from beam_batch.records import Content
 
 
@@ -21,20 +21,22 @@ class EchoProvider:
 
     def __init__(self, model: ModelSpec, schema: SchemaSpec | None) -> None:
         self.wraps = False
+        self.defers_schema = False
         self._model = model.model
         self.delay = model.options.get("delay_ms", 0) / 1000
         self._spin = model.options.get("spin_ms", 0) / 1000
 
     def to_request(
-        self, instruction: str, prompt: Content, corrections: Sequence[Correction] = ()
+        self, instruction: str, prompt: Content, history: Sequence[Turn] = ()
     ) -> Request:
         """Build the request of one row; an image is named by its URL or its type."""
+        images = images_in(prompt)
         if not isinstance(prompt, str):
             named = (p if isinstance(p, str) else f"[{p.url or p.media_type}]" for p in prompt)
             prompt = "".join(named)
-        return Request(
-            "", {"model": self._model, "instruction": instruction, "prompt": prompt}, False
-        )
+        said = [turn.message for turn in history if turn.message]
+        body = {"model": self._model, "instruction": instruction, "prompt": [prompt, *said][-1]}
+        return Request("", body, False, images)
 
     def answer(self, request: Request) -> Any:
         """Answer with the prompt, after some work of the processor where that is asked for."""

@@ -18,13 +18,19 @@ from beam_batch.errors import (
 )
 from beam_batch.options import ModelSpec, SchemaSpec
 from beam_batch.providers.base import (
-    Correction,
+    NO_TOOLS,
     Reply,
     Request,
+    ToolCall,
+    ToolResult,
+    Tools,
+    ToolSpec,
+    Turn,
     Usage,
     annotated,
-    dialogue,
+    images_in,
     int_or_none,
+    unique_citations,
 )
 from beam_batch.records import Content, Image
 
@@ -40,26 +46,30 @@ _NAMES = {
 class GoogleProvider:
     """Requests and replies of generateContent."""
 
-    def __init__(self, model: ModelSpec, schema: SchemaSpec | None) -> None:
+    def __init__(
+        self, model: ModelSpec, schema: SchemaSpec | None, tools: Tools = NO_TOOLS
+    ) -> None:
         self.wraps = False
+        self.defers_schema = True
+        self._tools = bool(tools.specs)
         self._stream = model.options.get("transport") == "sse"
         verb = "streamGenerateContent?alt=sse" if self._stream else "generateContent"
         self._path = f"/models/{model.model}:{verb}"
         self._fixed = _fixed(model, schema)
+        if self._tools:
+            own = {"functionDeclarations": [_declared(spec) for spec in tools.specs]}
+            self._fixed["tools"] = [*self._fixed.get("tools", ()), own]
 
     def to_request(
-        self, instruction: str, prompt: Content, corrections: Sequence[Correction] = ()
+        self, instruction: str, prompt: Content, history: Sequence[Turn] = ()
     ) -> Request:
         """Build the request of one row; the stable instruction stands first."""
-        since = [
-            {"role": turn["role"], "parts": [{"text": turn["content"]}]}
-            for turn in dialogue(corrections, "model")
-        ]
+        since = [content for turn in history for content in _contents(turn)]
         body = {
             "systemInstruction": {"parts": [{"text": instruction}]},
             "contents": [{"role": "user", "parts": _parts(prompt)}, *since],
         }
-        return Request(self._path, {**self._fixed, **body}, self._stream)
+        return Request(self._path, {**self._fixed, **body}, self._stream, images_in(prompt))
 
     def to_reply(self, body: Any) -> Reply:
         """Read a response of generateContent."""
@@ -80,10 +90,28 @@ class GoogleProvider:
             raise InvalidResponse(f"the body has no candidates: {body!s:.120}")
         candidate = body["candidates"][0]
         text, reason = _text(candidate), str(candidate.get("finishReason") or "")
-        error = _problem(text, reason)
+        parts = _parts_of(candidate)
+        calls = _calls(parts) if self._tools else ()
+        error = _problem(text, reason, calls)
         if error is not None:
             raise annotated(error, finish_reason=reason, **notes)
-        return Reply(text, reason, notes["model"], notes["request_id"], usage, None)
+        grounding = candidate.get("groundingMetadata") or {}
+        return Reply(
+            text,
+            reason,
+            notes["model"],
+            notes["request_id"],
+            usage,
+            None,
+            calls,
+            parts if calls else None,
+            unique_citations(
+                {"url": chunk["web"].get("uri"), "title": chunk["web"].get("title")}
+                for chunk in grounding.get("groundingChunks") or ()
+                if chunk.get("web")
+            ),
+            len(grounding.get("webSearchQueries") or ()),
+        )
 
     def new_stream(self) -> _Stream:
         """Return a reader for one stream."""
@@ -121,18 +149,56 @@ def _fixed(model: ModelSpec, schema: SchemaSpec | None) -> dict[str, Any]:
     return body
 
 
+def _declared(spec: ToolSpec) -> dict[str, Any]:
+    named = {"name": spec.name, "description": spec.description}
+    return {**named, "parametersJsonSchema": spec.parameters}
+
+
+def _contents(turn: Turn) -> list[dict[str, Any]]:
+    """Write a turn as a content of each side."""
+    told: list[dict[str, Any]] = [
+        {"functionResponse": {"name": result.call.name, "response": _answered(result)}}
+        for result in turn.results
+    ]
+    if turn.message:
+        told.append({"text": turn.message})
+    said = turn.reply.raw or [{"text": turn.reply.text}]
+    return [{"role": "model", "parts": said}, {"role": "user", "parts": told}]
+
+
+def _answered(result: ToolResult) -> dict[str, str]:
+    return {"error" if result.is_error else "result": result.text}
+
+
+def _calls(parts: list[dict[str, Any]]) -> tuple[ToolCall, ...]:
+    """Read the function calls; Gemini matches their results by name and order."""
+    found = [part["functionCall"] for part in parts if part.get("functionCall")]
+    return tuple(
+        ToolCall(
+            str(call.get("id") or f"call_{place}"),
+            str(call.get("name")),
+            json.dumps(call.get("args") or {}),
+        )
+        for place, call in enumerate(found)
+    )
+
+
+def _parts_of(candidate: dict[str, Any]) -> list[dict[str, Any]]:
+    return list((candidate.get("content") or {}).get("parts") or ())
+
+
 def _text(candidate: dict[str, Any]) -> str:
-    parts = (candidate.get("content") or {}).get("parts") or ()
+    parts = _parts_of(candidate)
     return "".join(str(part.get("text") or "") for part in parts if not part.get("thought"))
 
 
-def _problem(text: str, reason: str) -> RowError | None:
+def _problem(text: str, reason: str, calls: tuple[ToolCall, ...]) -> RowError | None:
     """Return what makes a candidate less than a complete answer, or None."""
     if reason == "MAX_TOKENS":
         return Truncated("the answer was cut by the token limit", reply=text or None)
     if reason in _FILTERED:
         return ContentFiltered(f"the provider withheld the answer ({reason})", reply=text or None)
-    if not text.strip():
+    if not text.strip() and not calls:
         return EmptyReply("the answer has no text")
     if reason != "STOP":
         return InvalidResponse(f"the answer ended with finishReason {reason!r}")
@@ -162,12 +228,15 @@ class _Stream:
         self._parts: list[dict[str, Any]] = []
         self._body: dict[str, Any] = {}
         self._reason: str | None = None
+        self._grounding: dict[str, Any] = {}
 
     def feed(self, event: dict[str, Any]) -> bool:
         self._body |= {name: value for name, value in event.items() if name != "candidates"}
         for candidate in (event.get("candidates") or ())[:1]:
             self._parts.extend((candidate.get("content") or {}).get("parts") or ())
             self._reason = candidate.get("finishReason") or self._reason
+            if candidate.get("groundingMetadata"):
+                self._grounding = candidate["groundingMetadata"]
         return any(part.get("text") and not part.get("thought") for part in self._parts)
 
     def result(self) -> Any:
@@ -175,5 +244,9 @@ class _Stream:
             self._body.get("error") or self._body.get("promptFeedback")
         ):
             raise ConnectionLost("the stream ended before the answer was complete")
-        candidate = {"content": {"parts": self._parts}, "finishReason": self._reason}
+        candidate = {
+            "content": {"parts": self._parts},
+            "finishReason": self._reason,
+            "groundingMetadata": self._grounding,
+        }
         return self._body | ({"candidates": [candidate]} if self._reason else {})

@@ -19,14 +19,18 @@ from beam_batch.errors import (
 )
 from beam_batch.options import ModelSpec, SchemaSpec
 from beam_batch.providers.base import (
-    Correction,
+    NO_TOOLS,
     Reply,
     Request,
+    ToolCall,
+    Tools,
+    Turn,
     Usage,
     annotated,
     details,
-    dialogue,
+    images_in,
     int_or_none,
+    unique_citations,
 )
 from beam_batch.records import Content
 
@@ -40,21 +44,27 @@ _ENDS = ("response.completed", "response.incomplete", "response.failed")
 class ResponsesProvider:
     """Requests and replies of the Responses API."""
 
-    def __init__(self, model: ModelSpec, schema: SchemaSpec | None) -> None:
+    def __init__(
+        self, model: ModelSpec, schema: SchemaSpec | None, tools: Tools = NO_TOOLS
+    ) -> None:
         self.wraps = True
+        self.defers_schema = False
         self._stream = model.options.get("transport") == "sse"
+        self._tools = bool(tools.specs)
         self._fixed = _fixed(model, schema)
+        if self._tools:
+            _add_tools(self._fixed, tools)
 
     def to_request(
-        self, instruction: str, prompt: Content, corrections: Sequence[Correction] = ()
+        self, instruction: str, prompt: Content, history: Sequence[Turn] = ()
     ) -> Request:
         """Build the request of one row; the stable part stands first, for prompt caching."""
         said: Any = _input(prompt)
-        if corrections:
+        if history:
             first = [{"role": "user", "content": said}] if isinstance(said, str) else said
-            said = [*first, *dialogue(corrections, "assistant")]
+            said = [*first, *(item for turn in history for item in _items(turn))]
         body = {**self._fixed, "instructions": instruction, "input": said}
-        return Request(PATH, body, self._stream)
+        return Request(PATH, body, self._stream, images_in(prompt))
 
     def to_reply(self, body: Any) -> Reply:
         """Read a response object."""
@@ -63,13 +73,26 @@ class ResponsesProvider:
         if body.get("object") not in (None, "response") or not _has_answer(body):
             raise InvalidResponse(f"the body is no response object: {body!s:.120}")
         usage = _usage(body.get("usage"))
-        text, refusal = _texts(body.get("output"))
+        output = body.get("output")
+        text, refusal = _texts(output)
+        calls = _calls(output) if self._tools else ()
         notes = {"usage": usage, "model": body.get("model"), "request_id": body.get("id")}
-        error = _problem(body, text, refusal)
+        error = _problem(body, text, refusal, calls)
         if error is not None:
             raise annotated(error, finish_reason=_reason(body), **notes)
         tier = body.get("service_tier")
-        return Reply(text, "completed", body.get("model"), body.get("id"), usage, tier)
+        return Reply(
+            text,
+            "completed",
+            body.get("model"),
+            body.get("id"),
+            usage,
+            tier,
+            calls,
+            _to_repeat(output) if calls else None,
+            _citations(output),
+            sum(item.get("type") == "web_search_call" for item in _objects(output)),
+        )
 
     def new_stream(self) -> _Stream:
         """Return a reader for one stream."""
@@ -124,11 +147,66 @@ def _fixed(model: ModelSpec, schema: SchemaSpec | None) -> dict[str, Any]:
     return body
 
 
+def _add_tools(body: dict[str, Any], tools: Tools) -> None:
+    functions = [{"type": "function", "strict": False, **spec._asdict()} for spec in tools.specs]
+    body["tools"] = [*body.get("tools", ()), *functions]
+    body["include"] = [*body.get("include", ()), "reasoning.encrypted_content"]
+    if not tools.parallel:
+        body["parallel_tool_calls"] = False
+
+
+def _items(turn: Turn) -> list[dict[str, Any]]:
+    """Write a turn as input items."""
+    said = turn.reply.raw or [{"role": "assistant", "content": turn.reply.text}]
+    told = [
+        {"type": "function_call_output", "call_id": result.call.id, "output": result.text}
+        for result in turn.results
+    ]
+    return [*said, *told, *([{"role": "user", "content": turn.message}] if turn.message else ())]
+
+
+def _to_repeat(output: Any) -> list[dict[str, Any]]:
+    """Return the items that the next request repeats: nothing is stored at the provider, so
+    reasoning goes back in its encrypted form, or not at all.
+    """
+    return [
+        item
+        for item in _objects(output)
+        if item.get("type") != "reasoning" or item.get("encrypted_content")
+    ]
+
+
+def _objects(output: Any) -> list[dict[str, Any]]:
+    return [item for item in output or () if isinstance(item, dict)]
+
+
+def _calls(output: Any) -> tuple[ToolCall, ...]:
+    return tuple(
+        ToolCall(str(item.get("call_id")), str(item.get("name")), str(item.get("arguments") or ""))
+        for item in _objects(output)
+        if item.get("type") == "function_call"
+    )
+
+
+def _citations(output: Any) -> tuple[dict[str, Any], ...]:
+    """Return what a web search cited, once each."""
+    return unique_citations(
+        note
+        for item in _objects(output)
+        if item.get("type") == "message"
+        for part in _objects(item.get("content"))
+        for note in _objects(part.get("annotations"))
+        if note.get("type") == "url_citation"
+    )
+
+
 def _has_answer(body: dict[str, Any]) -> bool:
     return isinstance(body.get("output"), list) or bool(body.get("error"))
 
 
-def _problem(body: dict[str, Any], text: str, refusal: str) -> RowError | None:
+def _problem(
+    body: dict[str, Any], text: str, refusal: str, calls: tuple[ToolCall, ...]
+) -> RowError | None:
     """Return what makes a response less than a complete answer, or None."""
     status = body.get("status")
     if status == "failed" or body.get("error"):
@@ -143,7 +221,7 @@ def _problem(body: dict[str, Any], text: str, refusal: str) -> RowError | None:
         return Truncated(f"the answer was cut ({_reason(body)})", reply=text or None)
     if status != "completed":
         return InvalidResponse(f"the response has status {status!r}")
-    if not text.strip():
+    if not text.strip() and not calls:
         return EmptyReply("the answer has no text")
     return None
 

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple, Protocol
 import orjson
 
 from beam_batch import jsonio
-from beam_batch.providers.base import Reply, Usage
+from beam_batch.providers.base import Reply, ToolCall, Usage
+
+_RARE = ("calls", "raw", "citations", "searches")
 
 
 class KeptReply(NamedTuple):
@@ -27,6 +29,7 @@ class KeptReply(NamedTuple):
     def encode(self) -> bytes:
         """Write it as JSON."""
         reply = self.reply
+        rest = {name: getattr(reply, name) for name in _RARE if getattr(reply, name)}
         return jsonio.dumps(
             {
                 "text": reply.text,
@@ -37,6 +40,7 @@ class KeptReply(NamedTuple):
                 "service_tier": reply.service_tier,
                 "asked": self.asked,
                 "made": self.made,
+                **rest,
             }
         )
 
@@ -47,6 +51,10 @@ class KeptReply(NamedTuple):
             values: dict[str, Any] = orjson.loads(data)  # written by us: no checks
             asked, made = str(values.pop("asked")), float(values.pop("made"))
             values["usage"] = Usage(**values["usage"])
+            if "calls" in values:
+                values["calls"] = tuple(ToolCall(*call) for call in values["calls"])
+            if "citations" in values:
+                values["citations"] = tuple(values["citations"])
             reply = Reply(**values)
         except (AttributeError, KeyError, TypeError, ValueError):
             return None

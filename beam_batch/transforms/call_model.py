@@ -24,6 +24,7 @@ from beam_batch.options import (
     ReuseSpec,
     SchemaSpec,
 )
+from beam_batch.options.agents import CrewSpec
 from beam_batch.outputs.recording import RecordSpec
 from beam_batch.providers import resolve_model
 from beam_batch.records import Outcome, Prompt
@@ -42,6 +43,8 @@ class CallModel(beam.PTransform):
 
     With `record`, which a run uses, outcomes go to part files the moment they are complete, before
     their slot is used again, and the output is `receipts`; `ok` and `failed` stay empty.
+    With `crew`, agents answer instead of the bare model; `shell` lets those run commands whose
+    cards say so.
 
     Raises:
         OptionsError: unknown model or option; or the input is windowed, which is not supported.
@@ -62,6 +65,8 @@ class CallModel(beam.PTransform):
         record: RecordSpec | None = None,
         workers: int = 1,
         alone: bool = False,
+        crew: CrewSpec | None = None,
+        shell: bool = False,
     ) -> None:
         super().__init__()
         spec = resolve_model(model, os.environ) if isinstance(model, str) else model
@@ -79,6 +84,8 @@ class CallModel(beam.PTransform):
             record=record,
             workers=workers,
             alone=alone,
+            crew=crew,
+            shell=shell,
         )
 
     def expand(self, prompts: beam.PCollection) -> beam.DoOutputsTuple:
@@ -97,6 +104,14 @@ def _with_resolved_fallback(repair: RepairSpec) -> RepairSpec:
     return dataclasses.replace(repair, fallback=resolve_model(repair.fallback, os.environ))
 
 
+def _make_window(spec: WindowSpec) -> Window:
+    if spec.crew is None:
+        return Window(spec)
+    from beam_batch.agents.setup import make_crew
+
+    return Window(spec, make_crew)
+
+
 class _CallModelFn(beam.DoFn):
     def __init__(self, spec: WindowSpec) -> None:
         self._spec = spec
@@ -104,7 +119,7 @@ class _CallModelFn(beam.DoFn):
         self._lane: Lane | None = None
 
     def setup(self) -> None:
-        self._window = acquire_window(self._spec)
+        self._window = acquire_window(self._spec, _make_window)
 
     def start_bundle(self) -> None:
         assert self._window is not None

@@ -10,7 +10,8 @@ import pytest
 from beam_batch import errors
 from beam_batch.options import SchemaSpec
 from beam_batch.providers import PROVIDERS, headers, make_provider, resolve_model
-from beam_batch.providers.base import Provider, to_error
+from beam_batch.providers.base import Provider
+from beam_batch.providers.failing import to_error
 from beam_batch.records import Image
 
 SHAPE = {"type": "object", "properties": {"a": {"type": "string"}}}

@@ -15,7 +15,8 @@ from beam_batch.calling.transports.answers import Reader, Response
 from beam_batch.calling.transports.events import EventParser
 from beam_batch.calling.transports.http1 import Pool
 from beam_batch.errors import InvalidJSON, InvalidResponse, ProviderError, first_line
-from beam_batch.providers.base import Provider, Request, StreamReader, secret_of, to_error
+from beam_batch.providers.base import Provider, Request, StreamReader
+from beam_batch.providers.failing import secret_of, to_error
 
 if TYPE_CHECKING:
     from beam_batch.calling.transports.proxied import ProxiedPool

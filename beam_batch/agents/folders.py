@@ -1,0 +1,104 @@
+"""Files that a model may read: below folders that a card names, after links are followed."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+MOST_BYTES = 2**20
+"""Bytes of a file that are read; the loop shows a model less."""
+MOST_ENTRIES = 1000
+
+
+class NotAllowed(Exception):
+    """A model asked for what it may not have, or what is not there; the text is for the model."""
+
+
+class Listing(NamedTuple):
+    """Names in a folder, folders with a slash; `more` where there are more."""
+
+    names: list[str]
+    more: bool
+
+
+def confined(path: str, roots: Sequence[Path]) -> Path:
+    """Return what a path means: absolute, or relative to the first root.
+
+    The roots must be resolved.
+
+    Raises:
+        NotAllowed: it is outside of all roots, or does not exist.
+    """
+    if not roots or "\0" in path:
+        raise NotAllowed(f"There is no {path!r}.")
+    try:
+        found = Path(os.path.realpath(roots[0] / path, strict=True))
+    except OSError:
+        found = Path(os.path.realpath(roots[0] / path))
+        if any(found.is_relative_to(root) for root in roots):
+            raise NotAllowed(f"There is no {path!r}.") from None
+    if not any(found.is_relative_to(root) for root in roots):
+        raise NotAllowed(f"{path!r} is outside of the folders that may be read.")
+    return found
+
+
+def read_text(path: str, roots: Sequence[Path], offset: int = 0) -> str:
+    """Read text from a byte on, at most MOST_BYTES of it.
+
+    Raises:
+        NotAllowed: it may not be read, or is no text.
+    """
+    found = confined(path, roots)
+    try:  # what it has become meanwhile is no link, and no pipe that waits for a writer
+        file = os.open(found, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise NotAllowed(f"{path!r} cannot be read: {error.strerror}.") from None
+    with open(file, "rb") as opened:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise NotAllowed(f"{path!r} is no file.")
+        size = os.fstat(file).st_size
+        opened.seek(max(0, offset))
+        data = opened.read(MOST_BYTES)
+    end = max(0, offset) + len(data)
+    try:
+        text = _whole_characters(data, cut=end < size)
+    except UnicodeDecodeError:
+        raise NotAllowed(f"{path!r} is no text.") from None
+    if end < size:
+        text += f"\n[{size} bytes; go on with offset {end}]"
+    return text
+
+
+def list_folder(path: str, roots: Sequence[Path], pattern: str) -> Listing:
+    """List what is in a folder, or with ``**`` in the pattern also below it; sorted.
+
+    Raises:
+        NotAllowed: it may not be read, or the pattern leads out of it.
+    """
+    folder = confined(path, roots)
+    if not folder.is_dir():
+        raise NotAllowed(f"{path!r} is no folder.")
+    if ".." in Path(pattern).parts or Path(pattern).is_absolute():
+        raise NotAllowed("The pattern must stay in the folder.")
+    names = []
+    try:
+        for entry in folder.glob(pattern):
+            names.append(str(entry.relative_to(folder)) + "/" * entry.is_dir())
+            if len(names) > MOST_ENTRIES:
+                break
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise NotAllowed(f"{pattern!r} cannot be looked for: {error}") from None
+    return Listing(sorted(names)[:MOST_ENTRIES], len(names) > MOST_ENTRIES)
+
+
+def _whole_characters(data: bytes, cut: bool) -> str:
+    """Decode; a character that the end of a cut piece has split is left out."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        if cut and len(data) - error.start < 4:
+            return data[: error.start].decode()
+        raise

@@ -1,0 +1,266 @@
+"""The MCP servers of one worker: started with it, shared by its rows, stopped with it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any, TextIO
+
+import mcp_types
+from mcp import MCPError
+from pydantic import ValidationError
+
+from beam_batch.agents.content import to_reply
+from beam_batch.agents.sessions import Died, NotOpened, Session, keep_quiet
+from beam_batch.agents.tools import RowRun, Tool, ToolReply
+from beam_batch.agents.variables import Target, resolve
+from beam_batch.errors import FatalReply, OptionsError, ToolServerDied, ToolServerFailed
+from beam_batch.options.agents import ServerSpec
+from beam_batch.providers.base import ToolSpec
+
+PARALLEL_STARTS = 4
+RETRY_AFTER = (0.0, 0.2, 1.0)
+"""Seconds before each try to open a session again."""
+LONGEST_PAUSE = 5.0
+PROBE_TIMEOUT = 5.0
+"""Seconds that a server has to show that it still answers when a call of it has timed out."""
+_UNUSUAL = re.compile(r"[^A-Za-z0-9_-]")
+LONGEST_NAME = 64
+
+
+class Servers:
+    """All servers that the agents of a run name; two cards that name the same share it."""
+
+    def __init__(
+        self, specs: Sequence[ServerSpec], env: Mapping[str, str], log: TextIO | None = None
+    ) -> None:
+        """Take servers, the worker's environment, and a file for what their processes say."""
+        self._specs: list[ServerSpec] = []
+        for spec in map(_whole, specs):
+            if spec not in self._specs:
+                self._specs.append(spec)
+        self._env = env
+        self._log = log
+        self._servers: list[_Server] = []
+
+    async def start(self) -> None:
+        """Start all servers and learn their tools.
+
+        Raises:
+            FatalReply: one cannot be started; those that were have been stopped.
+        """
+        keep_quiet()
+        try:
+            targets = [resolve(spec, self._env) for spec in self._specs]
+        except OptionsError as error:
+            raise FatalReply(str(error)) from None
+        room = asyncio.Semaphore(PARALLEL_STARTS)
+        self._servers = [
+            _Server(target, f"{number} {target.spec.name}", room, self._log)
+            for number, target in enumerate(targets)
+        ]
+        starts = [asyncio.create_task(server.start()) for server in self._servers]
+        try:
+            await asyncio.gather(*starts)
+        except BaseException:
+            for task in starts:
+                task.cancel()
+            await asyncio.gather(*starts, return_exceptions=True)
+            await self.close()
+            raise
+
+    def tools_of(self, spec: ServerSpec) -> list[Tool]:
+        """Return the tools of a server that a card allows, in the server's order."""
+        server = self._servers[self._specs.index(_whole(spec))]
+        return [
+            ServerTool(_spec_of(tool), spec.name, tool.name, server)
+            for tool in server.tools
+            if not spec.allowed or any(fnmatchcase(tool.name, want) for want in spec.allowed)
+        ]
+
+    async def close(self) -> None:
+        """Stop all servers, within some ten seconds; rows have closed their own sessions."""
+        await asyncio.gather(*(server.close() for server in self._servers))
+
+
+@dataclass
+class ServerTool:
+    """A tool of a server.
+
+    Attributes:
+        origin: name of the server, to tell tools of the same name apart.
+        name: as the server knows it.
+    """
+
+    spec: ToolSpec
+    origin: str
+    name: str
+    server: _Server
+
+    async def call(self, arguments: dict[str, Any], run: RowRun) -> ToolReply:
+        """Have the server do it; what it says of arguments and work is the model's to read.
+
+        Raises:
+            ToolServerDied: the server ended meanwhile.
+            ToolServerFailed: it did not answer in time, not with a result, or cannot be started.
+        """
+        return await self.server.call(self.name, arguments, run)
+
+
+class _Server:
+    """One server, and its session where rows share it."""
+
+    def __init__(
+        self, target: Target, key: str, room: asyncio.Semaphore, log: TextIO | None
+    ) -> None:
+        self.tools: list[mcp_types.Tool] = []
+        self._target = target
+        self._spec = target.spec
+        self._key = key
+        self._room = room
+        self._log = log
+        self._shared: Session | None = None
+        self._opening: asyncio.Task[Session] | None = None
+        self._losses = 0  # sessions since the last answer
+        self._doubts: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def start(self) -> None:
+        session = self._new_session()
+        try:
+            async with self._room:
+                await session.open()
+        except NotOpened as error:
+            spec = self._spec
+            what = spec.url or shlex.join((spec.command, *spec.args))
+            said = f" It said: {session.said}" if session.said else ""
+            raise FatalReply(f"MCP server {spec.name!r} ({what}) {error}.{said}") from None
+        self.tools = session.tools
+        if self._spec.session == "row":
+            await session.close()
+        else:
+            self._shared = session
+
+    async def call(self, name: str, arguments: dict[str, Any], run: RowRun) -> ToolReply:
+        session = await self._session(run)
+        who = f"MCP server {self._spec.name!r}"
+        try:
+            result = await session.call(name, arguments)
+        except MCPError as error:
+            reply = ToolReply(self._target.redact(error.message), is_error=True)
+        except Died as error:
+            raise ToolServerDied(f"{who} {error} during a call of {name!r}.") from None
+        except TimeoutError:
+            stray = f" (it wrote {session.stray} lines that are no messages)" * bool(session.stray)
+            self._begin_to_doubt(session)
+            raise ToolServerFailed(
+                f"{who} did not answer a call of {name!r} within {self._spec.timeout:g} s{stray}."
+            ) from None
+        except ValidationError:
+            raise ToolServerFailed(
+                f"{who} answered a call of {name!r} with what is no result of a tool."
+            ) from None
+        else:
+            reply = to_reply(result)
+        self._losses = 0
+        return reply
+
+    async def close(self) -> None:
+        self._closed = True
+        for task in (*self._doubts, *filter(None, (self._opening,))):
+            task.cancel()
+        if self._shared is not None:
+            await self._shared.close()
+
+    def _new_session(self) -> Session:
+        session = Session(self._target, self._log)
+        if self._spec.session == "shared":
+            self._shared = session
+        return session
+
+    async def _session(self, run: RowRun) -> Session:
+        """Return an open session: the row's own, or the one that rows share."""
+        if self._spec.session == "row":
+            return await self._row_session(run)
+        if self._shared is not None and self._shared.alive and self._opening is None:
+            return self._shared
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._reopen())
+            self._opening.add_done_callback(self._opened)
+        return await asyncio.shield(self._opening)
+
+    def _opened(self, task: asyncio.Task[Session]) -> None:
+        self._opening = None
+        if not task.cancelled():
+            task.exception()
+
+    async def _reopen(self) -> Session:
+        if self._shared is not None:
+            await self._shared.close()
+        self._losses += 1
+        if self._losses > 1:
+            await asyncio.sleep(min(LONGEST_PAUSE, 0.1 * 2**self._losses))
+        reason = "was closed"
+        for pause in RETRY_AFTER:
+            await asyncio.sleep(pause)
+            if self._closed:
+                break
+            session = self._new_session()
+            try:
+                await session.open()
+            except NotOpened as error:
+                reason = str(error)
+                if error.late:
+                    break
+            else:
+                return session
+        raise ToolServerFailed(f"MCP server {self._spec.name!r} cannot be started again: {reason}.")
+
+    async def _row_session(self, run: RowRun) -> Session:
+        opening: asyncio.Task[Session] | None = run.sessions.get(self._key)
+        if opening is None or (
+            opening.done() and (opening.exception() or not opening.result().alive)
+        ):
+            opening = run.sessions[self._key] = asyncio.create_task(self._open_for(run))
+            opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return await asyncio.shield(opening)
+
+    async def _open_for(self, run: RowRun) -> Session:
+        async with self._room:
+            session = self._new_session()
+            run.open.push_async_callback(session.close)
+            try:
+                await session.open()
+            except NotOpened as error:
+                raise ToolServerFailed(
+                    f"MCP server {self._spec.name!r} cannot be started for this row: it {error}."
+                ) from None
+        return session
+
+    def _begin_to_doubt(self, session: Session) -> None:
+        """End a session where nothing at all is answered any more; others may wait for it."""
+
+        async def doubt() -> None:
+            timeout = min(PROBE_TIMEOUT, self._spec.timeout)
+            if self._spec.session == "row" or not await session.answers(timeout):
+                session.condemn("does not answer any more")
+
+        task = asyncio.create_task(doubt())
+        self._doubts.add(task)
+        task.add_done_callback(self._doubts.discard)
+
+
+def _whole(spec: ServerSpec) -> ServerSpec:
+    """Return a server with all its tools: which of them a card allows makes no other server."""
+    return replace(spec, allowed=())
+
+
+def _spec_of(tool: mcp_types.Tool) -> ToolSpec:
+    name = _UNUSUAL.sub("_", tool.name)[:LONGEST_NAME]
+    schema = {word: value for word, value in tool.input_schema.items() if word != "$schema"}
+    schema.setdefault("properties", {})  # providers refuse an object without
+    return ToolSpec(name, tool.description or tool.title or "", schema)

@@ -1,0 +1,163 @@
+"""How a worker's agents are put together, once a worker process."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from beam_batch.agents.children import ChildTool
+from beam_batch.agents.loop import Agent, Asker, MakeAsker
+from beam_batch.agents.member import Member
+from beam_batch.agents.servers import Servers
+from beam_batch.agents.skills import load_skills, skills_prompt
+from beam_batch.agents.toolbox import tools_of, unique
+from beam_batch.agents.tools import RowRun, Tool
+from beam_batch.agents.workflows import make_workflow
+from beam_batch.calling.cache_keys import cache_keys
+from beam_batch.calling.caller import Caller
+from beam_batch.calling.gate import GateSpec
+from beam_batch.calling.setup import WindowSpec, make_caller
+from beam_batch.calling.trail import Trail
+from beam_batch.errors import ToolServerDied
+from beam_batch.options import ModelSpec, SchemaSpec
+from beam_batch.options.agents import AGENT, AgentSpec, CrewSpec
+from beam_batch.prompts.schema import make_validator
+from beam_batch.providers import PROVIDERS, make_provider
+from beam_batch.providers.base import NO_TOOLS, Tools
+from beam_batch.records import Prompt
+
+
+async def make_crew(spec: WindowSpec, limits: GateSpec, stopping: asyncio.Event) -> Crew:
+    """Start what the agents of a run need: models, MCP servers, tools.
+
+    Raises:
+        FatalReply: an MCP server does not start.
+        OptionsError: a tool cannot be made.
+    """
+    assert spec.crew is not None
+    callers: dict[str, Caller] = {}
+    for agent in spec.crew.agents.values():
+        model = _model_of(agent, spec)
+        if model.text not in callers:
+            callers[model.text] = make_caller(spec, model, limits, stopping)
+    servers = Servers(
+        [server for agent in spec.crew.agents.values() for server in agent.servers],
+        os.environ,
+    )
+    await servers.start()
+    try:
+        member = _Assembly(spec, callers, servers).member(spec.crew.selected)
+    except BaseException:
+        await servers.close()
+        raise
+    return Crew(list(callers.values()), member, servers, spec.schema)
+
+
+def _model_of(agent: AgentSpec, spec: WindowSpec) -> ModelSpec:
+    if agent.model is None:
+        return spec.model
+    assert isinstance(agent.model, ModelSpec), "models are resolved at the start"
+    return agent.model
+
+
+class Crew:
+    """The agents of a worker: answers rows through the selected one."""
+
+    lists_calls = True
+
+    def __init__(
+        self,
+        callers: Sequence[Caller],
+        member: Member,
+        servers: Servers,
+        schema: SchemaSpec | None,
+    ) -> None:
+        self.callers = callers
+        self._member = member
+        self._servers = servers
+        self._schema = schema
+
+    async def work(self, prompt: Prompt, trail: Trail) -> Any:
+        """Have one row answered; once more where an MCP server died meanwhile."""
+        try:
+            return await self._ask(prompt, trail)
+        except ToolServerDied:
+            trail.count("restarts")
+            return await self._ask(prompt, trail)
+
+    async def _ask(self, prompt: Prompt, trail: Trail) -> Any:
+        run = RowRun(prompt.row, trail)
+        async with run.open:
+            return await self._member.ask(prompt.text, run, self._schema)
+
+    async def close(self) -> None:
+        """End the servers and close the models' connections."""
+        await asyncio.gather(
+            self._servers.close(),
+            *(caller.close() for caller in self.callers),
+            return_exceptions=True,
+        )
+
+
+class _Assembly:
+    """Makes members out of cards; each once, whoever uses it."""
+
+    def __init__(self, spec: WindowSpec, callers: dict[str, Caller], servers: Servers) -> None:
+        assert spec.crew is not None
+        self._spec = spec
+        self._crew: CrewSpec = spec.crew
+        self._callers = callers
+        self._servers = servers
+        self._made: dict[str, Member] = {}
+
+    def member(self, name: str) -> Member:
+        """Return a member by its name; the cards are free of cycles."""
+        if name not in self._made:
+            self._made[name] = self._make(self._crew.agents[name])
+        return self._made[name]
+
+    def _make(self, agent: AgentSpec) -> Member:
+        if agent.type == AGENT:
+            own = tools_of(
+                agent, shell=self._spec.shell, servers=self._servers, env=os.environ
+            )
+            children = [ChildTool(self.member(name)) for name in agent.agents]
+            skills = skills_prompt(load_skills(agent.skills))
+            told = "\n\n".join(filter(None, (agent.instruction, skills)))
+            return self._agent(
+                dataclasses.replace(agent, instruction=told), unique([*own, *children])
+            )
+        names = [*agent.agents, *filter(None, [agent.settings.get("fan_in")])]
+        members = {name: self.member(name) for name in names}
+        return make_workflow(agent, members, self._agent(agent, []))
+
+    def _agent(self, agent: AgentSpec, tools: Sequence[Tool]) -> Agent:
+        make_asker = self._asker_of(agent, [tool.spec for tool in tools])
+        return Agent(agent, make_asker, tools, self._spec.repair.reask)
+
+    def _asker_of(self, agent: AgentSpec, tools: Sequence[Any]) -> MakeAsker:
+        model = _model_of(agent, self._spec)
+        offered = Tools(tuple(tools), agent.loop.parallel_tools) if tools else NO_TOOLS
+        base = self._callers[model.text]
+
+        def caller(schema: SchemaSpec | None, offered: Tools) -> Caller:
+            provider = make_provider(model, schema, offered)
+            stable = f"{schema.json if schema else ''}{offered.specs}{agent.instruction}"
+            takes_key = PROVIDERS[model.provider].takes_cache_key
+            return base.asking_for(
+                agent.name,
+                provider,
+                make_validator(schema, provider.wraps),
+                cache_keys(stable) if takes_key else None,
+            )
+
+        def make(schema: SchemaSpec | None) -> Asker:
+            with_all = caller(schema, offered)
+            if schema is None or not tools or not with_all.provider.defers_schema:
+                return Asker(with_all, None)
+            return Asker(caller(None, offered), caller(schema, NO_TOOLS))
+
+        return make
