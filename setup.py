@@ -31,6 +31,7 @@ setup(
         "websockets>=15,<18",
     ],
     extras_require={
+        "agents": ["mcp>=2.3,<3", "PyYAML>=6", "pydantic>=2.11,<3"],
         "az": ["adlfs>=2025.8"],
         "estimate": ["quicktok-v1>=0.4,<0.5; python_version < '3.14'"],
         "gs": ["gcsfs>=2025.3"],
@@ -46,16 +47,18 @@ setup(
             "hypothesis>=6.150",
             # the boto3 that s3fs can use; else pip tries all others first
             "aiobotocore[boto3]>=3.8,<4",
+            "mcp>=2.3,<3",
             "moto[server]>=5.1,<6",
             "openai[aiohttp]>=3.50,<4",
             "puremagic>=1.30,<3",
             "pydantic>=2.11,<3",
+            "PyYAML>=6",
             "pytest>=9,<10",
             "pytest-xdist>=3.8,<4",
             "quicktok-v1>=0.4,<0.5; python_version < '3.14'",
             "s3fs>=2025.3",
             "trustme>=1.2,<2",
         ],
-        "dev": ["mypy>=1.18", "ruff>=0.14"],
+        "dev": ["mypy>=1.18", "ruff>=0.14", "types-PyYAML>=6"],
     },
 )

@@ -165,6 +165,7 @@ def _files(spec: RunSpec) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]
         ("--ids", spec.source.ids),
         ("--template", spec.prompt.template_source),
         ("--instruction", spec.prompt.instruction_source),
+        *(("--agent-card", source) for source in _card_paths(spec)),
         ("--schema", spec.schema.source if spec.schema and not spec.schema.model else None),
     ]
     return [(flag, path) for flag, path in reads if path], list(spec.files.items())
@@ -180,6 +181,11 @@ def _check_trace_folder(spec: RunSpec) -> None:
         )
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise OptionsError(f"--export-traces {folder} is no folder; traces are a file a row.")
+
+
+def _card_paths(spec: RunSpec) -> list[str]:
+    agents = spec.crew.agents.values() if spec.crew else ()
+    return [agent.source for agent in agents if "://" not in agent.source]
 
 
 def _check_paths(spec: RunSpec) -> None:
@@ -264,6 +270,10 @@ def _check_target(flag: str, path: str, directory: bool) -> None:
         raise OptionsError(f"{flag} {path}: its folder is not writable.")
 
 
+def _one_or_all(values: tuple[str, ...]) -> str | list[str]:
+    return values[0] if len(values) == 1 else list(values)
+
+
 def describe(spec: RunSpec) -> dict[str, Any]:
     """Say in summary fields what a run was asked to do."""
     assert isinstance(spec.model, ModelSpec)
@@ -276,7 +286,10 @@ def describe(spec: RunSpec) -> dict[str, Any]:
         "output": spec.output.output,
         "schema": spec.schema.source if spec.schema and not spec.schema.model else None,
         "schema_model": spec.schema.model if spec.schema else None,
-        "instruction": spec.prompt.instruction_source or "<default>",
+        "instruction": None if spec.crew else spec.prompt.instruction_source or "<default>",
+        "agent_card": _one_or_all(spec.crew.cards) if spec.crew else None,
+        "agent": spec.crew.selected if spec.crew else None,
+        "variables": sorted(spec.prompt.variables),
         "template": spec.prompt.template_source or "<default>",
         "output_mode": "structured" if spec.schema else "text",
         "runner": spec.runner,

@@ -10,7 +10,8 @@ from beam_batch import jsonio
 from beam_batch.errors import InvalidJSON, OptionsError
 from beam_batch.inputs.plan import Plan, rows_of
 from beam_batch.manifest import refuse_mixing
-from beam_batch.options import TRACE_MANIFEST, OutputSpec, RunSpec
+from beam_batch.options import OutputSpec, RunSpec
+from beam_batch.options.agents import TRACE_MANIFEST
 from beam_batch.outputs import prior
 from beam_batch.outputs.commit import APPEND, NEW, REWRITE, shards_in
 from beam_batch.outputs.trace_files import has_traces

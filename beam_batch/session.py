@@ -16,7 +16,7 @@ from beam_batch.manifest import fingerprint, plan_from, plan_to, refuse_changes
 from beam_batch.options import OutputSpec, RunSpec
 from beam_batch.outputs.commit import APPEND, REWRITE, CommitSpec
 from beam_batch.outputs.ledger import LedgerSpec, Sum, spent_by_sessions
-from beam_batch.outputs.trace_files import TraceFolder, new_run_id
+from beam_batch.outputs.trace_files import WORKER, TraceFolder, new_run_id
 from beam_batch.outputs.workdir import StopFlag, WorkDir, settings_file, write_atomically
 
 PLAN, PRIOR = "plan.json", "prior.sqlite"
@@ -154,8 +154,12 @@ def _new_plan(
 def _session(spec: RunSpec, work: WorkDir, manifest: dict[str, Any], plan: Plan) -> Session:
     out, traces = spec.output, None
     if spec.trace.folder:
-        replace = manifest["replace_traces"]
-        traces = TraceFolder(path=spec.trace.folder, run_id=manifest["run_id"], replace=replace)
+        traces = TraceFolder(
+            path=spec.trace.folder,
+            run_id=manifest["run_id"],
+            agent=spec.crew.selected if spec.crew else WORKER,
+            replace=manifest["replace_traces"],
+        )
     commit = CommitSpec(
         work=work,
         output=out.output,

@@ -85,6 +85,35 @@ CHAT = (
     ),
 )
 """Answers are tuples of what is written at once."""
+CHAT_TOOL = (
+    _whole(
+        {
+            "id": "chatcmpl-benchmark",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "benchmark",
+            "choices": [
+                {
+                    "index": 0,
+                    "message": {
+                        "role": "assistant",
+                        "content": None,
+                        "tool_calls": [
+                            {
+                                "id": "call-1",
+                                "type": "function",
+                                "function": {"name": "count_words", "arguments": '{"text":"a b"}'},
+                            }
+                        ],
+                    },
+                    "finish_reason": "tool_calls",
+                }
+            ],
+            "usage": {"prompt_tokens": 60, "completion_tokens": 12, "total_tokens": 72},
+        }
+    ),
+)
+"""The answer to a request with tools that have not been called yet."""
 RESPONSE = (_whole(_RESPONSE),)
 STREAM = _stream(_events())
 FRAMES = tuple(_frame(event) for event in _events())

@@ -86,6 +86,8 @@ class Connection(asyncio.Protocol):
         elif head.startswith(b"POST /v1/responses"):
             streamed = b'"stream":true' in body
             self._write_later(answers.STREAM if streamed else answers.RESPONSE)
+        elif b'"tools"' in body and b'"tool_call_id"' not in body:
+            self._write_later(answers.CHAT_TOOL)
         else:
             self._write_later(answers.CHAT)
 

@@ -22,6 +22,7 @@ class Answer:
 
     Attributes:
         text: the model's text, or None for an echo of the prompt.
+        calls: tools that the model wants called, each a name and its arguments.
         body: raw bytes that replace the whole body.
         events: server-sent events, each a dict, or bytes written as they are.
         fault: "" | "drop" (close without an answer) | "hang" (never answer) | "cut" (stop the
@@ -38,17 +39,45 @@ class Answer:
     events: tuple[Any, ...] = ()
     fault: str = ""
     code: int = 1000
+    calls: tuple[tuple[str, dict[str, Any]], ...] = ()
 
 
 Script = Callable[[int, dict[str, Any]], Answer]
 
 
 def prompt_of(body: dict[str, Any]) -> str:
-    return body["messages"][-1]["content"] if "messages" in body else body["input"]
+    """Return what was said last: the prompt, or what came after it."""
+    said = body["messages"] if "messages" in body else body["input"]
+    return said if isinstance(said, str) else said[-1].get("content", said[-1].get("output"))
 
 
 def error_body(message: str, **details: Any) -> bytes:
     return json.dumps({"error": {"message": message, **details}}).encode()
+
+
+def _chat_calls(answer: Answer) -> dict[str, Any]:
+    calls = [
+        {
+            "id": f"call_{place}",
+            "type": "function",
+            "function": {"name": name, "arguments": json.dumps(arguments)},
+        }
+        for place, (name, arguments) in enumerate(answer.calls)
+    ]
+    return {"tool_calls": calls} if calls else {}
+
+
+def _response_calls(answer: Answer) -> list[dict[str, Any]]:
+    return [
+        {
+            "type": "function_call",
+            "id": f"fc_{place}",
+            "call_id": f"call_{place}",
+            "name": name,
+            "arguments": json.dumps(arguments),
+        }
+        for place, (name, arguments) in enumerate(answer.calls)
+    ]
 
 
 def completion(body: dict[str, Any], answer: Answer) -> dict[str, Any]:
@@ -63,8 +92,8 @@ def completion(body: dict[str, Any], answer: Answer) -> dict[str, Any]:
             "choices": [
                 {
                     "index": 0,
-                    "message": {"role": "assistant", "content": text},
-                    "finish_reason": answer.finish_reason,
+                    "message": {"role": "assistant", "content": text, **_chat_calls(answer)},
+                    "finish_reason": "tool_calls" if answer.calls else answer.finish_reason,
                 }
             ],
             "usage": {"prompt_tokens": 5, "completion_tokens": tokens, "total_tokens": tokens + 5},
@@ -81,7 +110,8 @@ def completion(body: dict[str, Any], answer: Answer) -> dict[str, Any]:
                 "type": "message",
                 "role": "assistant",
                 "content": [{"type": "output_text", "text": text}],
-            }
+            },
+            *_response_calls(answer),
         ],
         "usage": {"input_tokens": 5, "output_tokens": tokens, "total_tokens": tokens + 5},
     }

@@ -56,7 +56,18 @@ LAYERS: dict[str, set[str]] = {
     "engine": BASE | {"outputs", "pipeline", "session", "signals"},
     "signals": {"outputs"},
     "cli": BASE
-    | {"batches", "estimate", "launch", "outputs", "preview", "prompts", "reuse", "__init__"},
+    | {
+        "agents",
+        "batches",
+        "estimate",
+        "launch",
+        "outputs",
+        "preview",
+        "prompts",
+        "providers",
+        "reuse",
+        "__init__",
+    },
     "__main__": {"cli"},
     "__init__": BASE | {"launch", "outputs", "transforms"},
 }
@@ -119,6 +130,7 @@ def test_every_flag_is_in_the_readme_and_has_help() -> None:
 
     readme = (ROOT / "README.md").read_text()
     commands = [*cli.commands.values(), *cli.commands["cache"].commands.values()]
+    commands += cli.commands["card"].commands.values()
     for command in commands:
         for parameter in command.params:
             if parameter.param_type_name == "option":
@@ -149,7 +161,7 @@ def test_the_command_line_imports_neither_beam_nor_a_client() -> None:
     code = (
         "import sys, beam_batch.cli.main; "
         "heavy = 'apache_beam aiohttp websockets pyarrow openai jsonschema_rs'.split(); "
-        "heavy += ['genai_prices', 'quicktok']; "
+        "heavy += ['genai_prices', 'quicktok', 'yaml', 'mcp']; "
         "print([m for m in heavy if m in sys.modules])"
     )
     done = subprocess.run(

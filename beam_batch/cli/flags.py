@@ -7,6 +7,7 @@ from typing import Any
 
 import rich_click as click
 
+from beam_batch.cli.agent_flags import AGENTS
 from beam_batch.errors import OptionsError
 from beam_batch.options import BACKENDS, BATCH_FINISHES, INPUT_FORMATS, PriceSpec, parse_price
 
@@ -58,9 +59,8 @@ MODEL = (
     click.option(
         "--model",
         "-m",
-        required=True,
-        envvar="BEAM_BATCH_MODEL",
-        help="provider.model?option=value, such as responses.gpt-5.4-mini?reasoning=low. "
+        help="provider.model?option=value, such as responses.gpt-5.4-mini?reasoning=low; or set "
+        "BEAM_BATCH_MODEL. "
         "Providers: responses, openai, anthropic, google, xai, azure, openrouter, groq, "
         "deepseek, hf, openresponses, generic, local, echo.",
     ),
@@ -248,6 +248,7 @@ DRY_RUN = (
 PANELS = {
     "Input": INPUT,
     "Model and prompt": MODEL,
+    "Agents": AGENTS,
     "Output": OUTPUT,
     "Calling": CALLING,
     "Repair": REPAIR,

@@ -9,13 +9,16 @@ from typing import Any, NoReturn
 import rich_click as click
 
 from beam_batch import __version__
+from beam_batch.cli.agent_flags import VARIABLES
 from beam_batch.cli.batch import COMMANDS
 from beam_batch.cli.cache import cache
+from beam_batch.cli.card import card
 from beam_batch.cli.flags import ESTIMATE, INPUT, MODEL, PANELS, options
 from beam_batch.cli.report import report
 from beam_batch.cli.settings import (
     Flags,
     estimate_spec,
+    model_string,
     prompt_spec,
     run_spec,
     schema_spec,
@@ -59,6 +62,7 @@ def run(**flags: Any) -> None:
     **{
         "Input": INPUT,
         "Model and prompt": MODEL,
+        "Variables": VARIABLES,
         "Preview": (
             click.option("--rows", type=int, default=3, show_default=True, help="Rows to show."),
         ),
@@ -73,7 +77,7 @@ def preview(**flags: Any) -> None:
     spec = show(
         source=source_spec(flags),
         prompt=prompt_spec(flags),
-        model=flags["model"],
+        model=model_string(flags),
         schema=schema_spec(flags),
         rows=flags["rows"],
     )
@@ -81,13 +85,15 @@ def preview(**flags: Any) -> None:
 
 
 @cli.command()
-@options(**{"Input": INPUT, "Model and prompt": MODEL, "Estimate": ESTIMATE})
+@options(
+    **{"Input": INPUT, "Model and prompt": MODEL, "Variables": VARIABLES, "Estimate": ESTIMATE}
+)
 def estimate(**flags: Any) -> None:
     """Say what a run would take in tokens, money and time; sends nothing without --probe."""
     _estimate(flags)
 
 
-for _command in (*COMMANDS, cache):
+for _command in (*COMMANDS, cache, card):
     cli.add_command(_command)
 
 

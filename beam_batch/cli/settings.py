@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from beam_batch.options import (
     BatchSpec,
     BudgetSpec,
     CallSpec,
+    CrewSpec,
     EstimateSpec,
     OutputSpec,
     ProgressSpec,
@@ -29,11 +33,14 @@ Flags = dict[str, Any]
 
 def run_spec(flags: Flags) -> RunSpec:
     """Make the settings of a run."""
+    crew = crew_spec(flags)
     return RunSpec(
         source=source_spec(flags),
         prompt=prompt_spec(flags),
         schema=schema_spec(flags),
-        model=flags["model"],
+        model=crew_model(flags, crew) if crew else model_string(flags),
+        crew=crew,
+        shell=flags["shell"],
         call=_pick(CallSpec, flags),
         repair=RepairSpec(
             reask=flags["reask"],
@@ -57,9 +64,14 @@ def run_spec(flags: Flags) -> RunSpec:
 
 def estimate_spec(flags: Flags) -> EstimateSpec:
     """Make the settings of an estimate."""
+    if flags.get("agent_cards"):
+        raise OptionsError(
+            "--dry-run cannot know how often an agent calls its model; answer a few rows with "
+            "--limit instead."
+        )
     return EstimateSpec(
         source=source_spec(flags),
-        model=flags["model"],
+        model=model_string(flags),
         prompt=prompt_spec(flags),
         schema=schema_spec(flags),
         call=_pick(CallSpec, flags),
@@ -67,6 +79,66 @@ def estimate_spec(flags: Flags) -> EstimateSpec:
         price=flags["price"],
         probe=flags["probe"],
     )
+
+
+def crew_spec(flags: Flags) -> CrewSpec | None:
+    """Make the agents of a run; their cards are read here."""
+    cards = flags["agent_cards"]
+    for flag in ("agent", "mcp_config", "shell"):
+        if flags[flag] and not cards:
+            raise OptionsError(f"--{flag.replace('_', '-')} needs --agent-card.")
+    if not cards:
+        return None
+    if flags["instruction"]:
+        raise OptionsError(
+            "--instruction and --agent-card exclude each other; a card has its own instruction."
+        )
+    from beam_batch.agents.cards import load_crew
+
+    crew = load_crew(
+        cards,
+        selected=flags["agent"],
+        variables=variables(flags),
+        trust=flags["trust_card"],
+        mcp_config=flags["mcp_config"],
+        env=os.environ,
+    )
+    _check_shell(crew, flags["shell"])
+    return crew
+
+
+def _check_shell(crew: CrewSpec, allowed: bool) -> None:
+    """A card and a flag must both say that commands may be run."""
+    asking = [agent.name for agent in crew.agents.values() if agent.shell]
+    if asking and not allowed:
+        raise OptionsError(f"agent {asking[0]} may run commands (shell: true): add --shell.")
+    if allowed and not asking:
+        raise OptionsError("--shell: no card has shell: true.")
+
+
+def crew_model(flags: Flags, crew: CrewSpec) -> str | None:
+    """Return what ``--model`` adds to the models that cards name."""
+    from beam_batch.agents.crew import model_for
+
+    return model_for(crew, flags["model"], os.environ.get("BEAM_BATCH_MODEL"))
+
+
+def model_string(flags: Flags) -> str:
+    """Return the model of a run without agents: ``--model``, else the environment's."""
+    found: str | None = flags["model"] or os.environ.get("BEAM_BATCH_MODEL")
+    if not found:
+        raise OptionsError(
+            "--model is needed: provider.model, such as responses.gpt-5.4-mini; or set "
+            "BEAM_BATCH_MODEL."
+        )
+    return found
+
+
+def variables(flags: Flags) -> dict[str, str]:
+    """Read the variables of instructions."""
+    from beam_batch.agents.card_variables import read_variables
+
+    return read_variables(flags["variables"], flags["variable_files"], flags["vars_json"])
 
 
 def _pick(spec: type[Any], flags: Flags) -> Any:
@@ -88,9 +160,16 @@ def prompt_spec(flags: Flags) -> PromptSpec:
     template = flags["prompt"] if flags["prompt"] is not None else DEFAULT_TEMPLATE
     if flags["template"]:
         template = _read_text("--template", flags["template"])
+    values = variables(flags)
+    if values and not flags["instruction"] and not flags.get("agent_cards"):
+        raise OptionsError(
+            f"--var {next(iter(values))}: variables are for --instruction and --agent-card; give "
+            "one of them."
+        )
     instruction = DEFAULT_INSTRUCTION
     if flags["instruction"]:
-        instruction = _read_text("--instruction", flags["instruction"])
+        text = _read_text("--instruction", flags["instruction"])
+        instruction = _filled(text, values)
     return PromptSpec(
         template=template,
         instruction=instruction,
@@ -98,7 +177,16 @@ def prompt_spec(flags: Flags) -> PromptSpec:
         files_root=flags["files_root"],
         template_source=flags["template"],
         instruction_source=flags["instruction"],
+        variables=tuple(sorted(values)),
     )
+
+
+def _filled(instruction: str, values: Mapping[str, str]) -> str:
+    from beam_batch.agents.card_variables import fill, placeholders
+
+    for name in values.keys() - set(placeholders(instruction)):
+        print(f"batch: variable {name} is not in --instruction.", file=sys.stderr)
+    return fill(instruction, values)
 
 
 def schema_spec(flags: Flags) -> SchemaSpec | None:

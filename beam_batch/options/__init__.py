@@ -1,6 +1,6 @@
 """Frozen settings of a run. Everything here is pickled, hashed and logged: never a secret."""
 
-from beam_batch.options.agents import TRACE_MANIFEST, TraceSpec
+from beam_batch.options.agents import AgentSpec, CrewSpec, TraceSpec
 from beam_batch.options.asking import (
     DEFAULT_INSTRUCTION,
     DEFAULT_TEMPLATE,
@@ -34,10 +34,11 @@ __all__ = [
     "DEFAULT_INSTRUCTION",
     "DEFAULT_TEMPLATE",
     "INPUT_FORMATS",
-    "TRACE_MANIFEST",
+    "AgentSpec",
     "BatchSpec",
     "BudgetSpec",
     "CallSpec",
+    "CrewSpec",
     "EstimateSpec",
     "ModelSpec",
     "OutputSpec",

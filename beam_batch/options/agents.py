@@ -134,10 +134,12 @@ class CrewSpec:
     Attributes:
         agents: by name.
         selected: name of the one that answers rows.
+        cards: what the user named, for the summary.
     """
 
     agents: Mapping[str, AgentSpec]
     selected: str
+    cards: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,6 +85,7 @@ class PromptSpec:
         group_by: field whose rows are answered one after another where it has the same value, so
             that the long text they share stays in the provider's cache.
         files_root: folder below which a row may name images, or None where it may name none.
+        variables: names of those that were given for instructions; their values are in the texts.
     """
 
     template: str = DEFAULT_TEMPLATE
@@ -93,6 +94,7 @@ class PromptSpec:
     files_root: str | None = None
     template_source: str | None = None
     instruction_source: str | None = None
+    variables: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from beam_batch import jsonio
 from beam_batch.errors import InvalidJSON
-from beam_batch.options import TRACE_MANIFEST
+from beam_batch.options.agents import TRACE_MANIFEST
 from beam_batch.outputs.parts import KEPT_SESSION, Found
 from beam_batch.outputs.workdir import sync_folder
 
@@ -42,7 +42,7 @@ class TraceFolder:
 
     path: str
     run_id: str
-    agent: str = WORKER
+    agent: str
     replace: bool = False
 
     @property

@@ -1,0 +1,45 @@
+"""Workflows: members that have other members answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from beam_batch.agents.member import Member
+from beam_batch.agents.workflows.chain import Chain
+from beam_batch.agents.workflows.evaluator import EvaluatorOptimizer
+from beam_batch.agents.workflows.maker import Maker
+from beam_batch.agents.workflows.orchestrator import IterativePlanner, Orchestrator
+from beam_batch.agents.workflows.parallel import Parallel
+from beam_batch.agents.workflows.router import Router
+from beam_batch.agents.workflows.team import Team, make_team
+from beam_batch.options.agents import AgentSpec
+
+__all__ = ["make_workflow"]
+
+_TYPES: dict[str, Callable[[Team], Member]] = {
+    "chain": Chain,
+    "parallel": Parallel,
+    "router": Router,
+    "evaluator_optimizer": EvaluatorOptimizer,
+    "orchestrator": Orchestrator,
+    "iterative_planner": IterativePlanner,
+    "maker": Maker,
+}
+
+
+def make_workflow(spec: AgentSpec, members: Mapping[str, Member], own: Member) -> Member:
+    """Make the workflow of a card.
+
+    Args:
+        members: by name: those of `spec.agents`, and fan_in.
+        own: a plain agent of the card's own instruction and model, for the workflow's own calls.
+
+    Raises:
+        OptionsError: there are too few or too many members, or a setting makes no sense.
+    """
+    team = make_team(spec, members, own)
+    if spec.type not in _TYPES:
+        raise team.error(f"is no workflow; there are {', '.join(_TYPES)}.")
+    if spec.type == "orchestrator" and spec.settings.get("plan_type") == "iterative":
+        return IterativePlanner(team)
+    return _TYPES[spec.type](team)
