@@ -13,7 +13,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["beam_batch", "beam_batch.*"]),
-    package_data={"beam_batch": ["py.typed"]},
+    package_data={"beam_batch": ["py.typed"], "beam_batch.providers": ["*.jinja"]},
     entry_points={"console_scripts": ["beam-batch=beam_batch.cli.main:main"]},
     install_requires=[
         "apache-beam>=2.77,<2.78",

@@ -1,8 +1,8 @@
 """A Hugging Face Hub on the loopback address: the routes that huggingface_hub reads datasets by.
 
-Routes, redirects apart, are those of the Hub: a dataset's info and tree at a revision, paths-info,
-and its bytes by range. Of a gated dataset everybody may see the names, of a private one nobody
-without a token that may read it; X-Error-Code says why something is refused.
+Routes, redirects apart, are those of the Hub: info and tree of a dataset, model or space at a
+revision, paths-info, and its bytes by range. Of a gated dataset everybody may see the names, of a
+private one nobody without a token that may read it; X-Error-Code says why something is refused.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tests.support import ROOT, environment
 
 CONVERTED = "refs/convert/parquet"
 ALIASES = {"~parquet": CONVERTED}
+KINDS = ("datasets", "models", "spaces")
 DROP, CUT = -1, -2
 """What a script may say besides a status: close without an answer, or in the midst of the body."""
 
@@ -95,7 +96,10 @@ class Hub(LoopbackServer):
         self._datasets: dict[str, Dataset] = {}
 
     def add(self, repo: str, files: Files, converted: Files | None = None, **rights: Any) -> str:
-        """Make a dataset, with its Parquet copy where one is given; return the commit of main."""
+        """Make a dataset, with its Parquet copy where one is given; return the commit of main.
+
+        A model or a space is named with models/ or spaces/ before it.
+        """
         self._datasets[repo] = Dataset(**rights)
         if converted is not None:
             self.commit(repo, converted, CONVERTED)
@@ -181,9 +185,12 @@ class Hub(LoopbackServer):
         kind, *rest = parts[1:] if is_api else parts
         if is_api and (kind, rest) == ("repos", ["create"]):
             return self._create(asked, json.loads(body))
-        if kind != "datasets" or len(rest) < 2:
+        if not is_api and kind not in KINDS:
+            kind, rest = "models", parts
+        if kind not in KINDS or len(rest) < 2:
             return web.json_response({"error": "not a route of this Hub"}, status=404)
         repo = "/".join(rest[:2])
+        repo = repo if kind == "datasets" else f"{kind}/{repo}"
         verb, revision, path = _revision_of(rest[2:])
         dataset = self._open(repo, asked, wants_bytes=verb == "resolve")
         if verb in ("preupload", "commit"):

@@ -35,13 +35,14 @@ LAYERS: dict[str, set[str]] = {
     "pipeline": BASE | {"transforms", "outputs", "prompts"},
     "manifest": BASE | {"inputs", "providers"},
     "progress": BASE | {"outputs"},
-    "checks": BASE | {"batches", "calling", "outputs", "prompts", "providers", "reuse"},
+    "checks": BASE | {"agents", "batches", "calling", "outputs", "prompts", "providers", "reuse"},
     "preview": BASE | {"inputs", "prompts", "providers"},
     "estimate": BASE | {"inputs", "prompts", "providers", "calling", "checks", "launch", "reuse"},
     "existing": BASE | {"inputs", "outputs", "manifest"},
     "session": BASE | {"existing", "inputs", "outputs", "manifest"},
     "launch": BASE
     | {
+        "agents",
         "backend",
         "batches",
         "engine",

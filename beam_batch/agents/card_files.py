@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from beam_batch.errors import OptionsError, first_line
 
@@ -16,7 +16,7 @@ LARGEST = 1 << 20
 """Bytes of one card."""
 ATTEMPTS = 3
 _HUB = re.compile(
-    r"hf://(?:(datasets|models|spaces)/)?([^/@]+/[^/@]+)(?:@((?:refs/(?:convert|pr)/)?[^/]+))?/(.+)"
+    r"hf://(?:(datasets|models|spaces)/)?((?!(?:datasets|models|spaces)/)[^/@]+/[^/@]+)(?:@((?:refs/(?:convert|pr)/)?[^/]+))?/(.+)"
 )
 
 
@@ -37,7 +37,7 @@ class CardText(NamedTuple):
     @property
     def stem(self) -> str:
         """The file's name without its suffix."""
-        return Path(urlsplit(self.source).path if self.is_remote else self.source).stem
+        return Path(unquote(urlsplit(self.source).path) if self.is_remote else self.source).stem
 
     @property
     def is_markdown(self) -> bool:
@@ -148,8 +148,8 @@ def _hub_cards(uri: str) -> list[CardText]:
     match = _HUB.fullmatch(uri)
     if match is None:
         raise OptionsError(
-            f"--agent-card {uri}: write hf://datasets/owner/name/path; models and spaces have "
-            "cards as well."
+            f"--agent-card {uri}: write hf://datasets/owner/name/path, or models or spaces for "
+            "datasets."
         )
     try:
         from huggingface_hub import HfApi, HfFileSystem

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from beam_batch.agents.card_checks import Card, nearest
+from beam_batch.errors import OptionsError
 from beam_batch.options.agents import FunctionSpec
-
-SKILL = "SKILL.md"
 
 
 def functions_of(card: Card) -> tuple[FunctionSpec, ...]:
@@ -74,19 +73,20 @@ def _bound(body: list[ast.stmt]) -> Iterator[str]:
 
 
 def skills_of(card: Card) -> tuple[str, ...]:
-    """Find the skill folders of a checked card: each has SKILL.md, or folders that have.
+    """Find the skill folders of a checked card, and read the heads of their skills.
 
     Raises:
-        OptionsError: a folder is not there, or holds no skill.
+        OptionsError: a folder is not there, holds no skill, or one that is not as it should be.
     """
-    found = tuple(_folders(card, "skills"))
-    for place, folder in enumerate(found):
-        if not (folder / SKILL).is_file() and not any(folder.glob(f"*/{SKILL}")):
-            raise card.error(
-                f"skills names {folder}, which holds no {SKILL}, nor a folder that does.",
-                "skills", place,
-            )  # fmt: skip
-    return tuple(map(str, found))
+    found = tuple(map(str, _folders(card, "skills")))
+    if found:
+        from beam_batch.agents.skills import load_skills
+
+        try:
+            load_skills(found)
+        except OptionsError as error:
+            raise card.error(str(error).removeprefix("card: "), "skills") from None
+    return found
 
 
 def roots_of(card: Card) -> tuple[str, ...]:

@@ -126,6 +126,11 @@ def _load(
         raise card.error(
             "human_input: true cannot be kept: a batch has nobody to ask.", "human_input"
         )
+    if not card.trusted and str(card.fields.get("model", "")).partition(".")[0] == "local":
+        raise card.error(
+            "model: a card from elsewhere may run a model on this machine only with --trust-card.",
+            "model",
+        )
     values = _declared(card) | dict(variables)
     known = {name: value for name, value in values.items() if value is not None}
     agent = AgentSpec(

@@ -38,9 +38,9 @@ def confined(path: str, roots: Sequence[Path]) -> Path:
         found = Path(os.path.realpath(roots[0] / path, strict=True))
     except OSError:
         found = Path(os.path.realpath(roots[0] / path))
-        if any(found.is_relative_to(root) for root in roots):
+        if _is_below(found, roots):
             raise NotAllowed(f"There is no {path!r}.") from None
-    if not any(found.is_relative_to(root) for root in roots):
+    if not _is_below(found, roots):
         raise NotAllowed(f"{path!r} is outside of the folders that may be read.")
     return found
 
@@ -56,12 +56,14 @@ def read_text(path: str, roots: Sequence[Path], offset: int = 0) -> str:
         file = os.open(found, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise NotAllowed(f"{path!r} cannot be read: {error.strerror}.") from None
-    with open(file, "rb") as opened:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
+    try:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
             raise NotAllowed(f"{path!r} is no file.")
-        size = os.fstat(file).st_size
-        opened.seek(max(0, offset))
-        data = opened.read(MOST_BYTES)
+        size = status.st_size
+        data = os.pread(file, MOST_BYTES, max(0, offset))
+    finally:
+        os.close(file)
     end = max(0, offset) + len(data)
     try:
         text = _whole_characters(data, cut=end < size)
@@ -86,12 +88,18 @@ def list_folder(path: str, roots: Sequence[Path], pattern: str) -> Listing:
     names = []
     try:
         for entry in folder.glob(pattern):
+            if not _is_below(os.path.realpath(entry), roots):
+                continue  # a link that leads out
             names.append(str(entry.relative_to(folder)) + "/" * entry.is_dir())
             if len(names) > MOST_ENTRIES:
                 break
     except (OSError, ValueError, NotImplementedError) as error:
         raise NotAllowed(f"{pattern!r} cannot be looked for: {error}") from None
     return Listing(sorted(names)[:MOST_ENTRIES], len(names) > MOST_ENTRIES)
+
+
+def _is_below(path: str | Path, roots: Sequence[Path]) -> bool:
+    return any(Path(path).is_relative_to(root) for root in roots)
 
 
 def _whole_characters(data: bytes, cut: bool) -> str:

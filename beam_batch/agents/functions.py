@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -29,6 +30,8 @@ from beam_batch.providers.base import ToolSpec
 
 MOST_PROBLEMS = 5
 """Wrong arguments that one answer names."""
+LONGEST_NAME = 64
+_UNUSUAL = re.compile(r"[^A-Za-z0-9_-]")
 _imported = threading.Lock()
 _Kind = inspect.Parameter
 
@@ -46,7 +49,7 @@ def tool_of(spec: FunctionSpec, timeout: float) -> Tool:
     schema.setdefault("properties", {})
     description = inspect.getdoc(function) or ""
     return FunctionTool(
-        spec=ToolSpec(spec.function.replace(".", "_"), description, schema),
+        spec=ToolSpec(_UNUSUAL.sub("_", spec.function)[:LONGEST_NAME], description, schema),
         origin=Path(spec.file).stem if spec.file else spec.module.rpartition(".")[2],
         function=function,
         arguments=arguments,
@@ -90,6 +93,8 @@ class FunctionTool:
                     result = await self.function(**given)
                 else:
                     result = await in_thread(lambda: self.function(**given))
+                    if inspect.isawaitable(result):
+                        result = await result
             return ToolReply(_text(result))
         except TimeoutError as error:
             if not limit.expired():

@@ -24,7 +24,7 @@ MOST_OUTPUT = 2**20
 _PLACE = "run_command: folder"  # no server has this name
 
 
-def file_tools(roots: Sequence[str]) -> list[Tool]:
+def file_tools(roots: Sequence[str], timeout: float) -> list[Tool]:
     """Return tools that list and read what is below some folders."""
     folders = tuple(Path(os.path.realpath(root)) for root in roots)
     where = "Paths are absolute, or relative to " + str(folders[0]) + "."
@@ -40,7 +40,7 @@ def file_tools(roots: Sequence[str]) -> list[Tool]:
     listing = _parameters({"path": path | {"default": "."}, "pattern": pattern})
     reading = _parameters({"path": path, "offset": offset}, "path")
     return [
-        ListFiles(ToolSpec("list_files", "List the files of a folder.", listing), folders),
+        ListFiles(ToolSpec("list_files", "List the files of a folder.", listing), folders, timeout),
         ReadFile(ToolSpec("read_file", "Read a text file.", reading), folders),
     ]
 
@@ -63,6 +63,7 @@ class ListFiles:
 
     spec: ToolSpec
     roots: tuple[Path, ...]
+    timeout: float
 
     async def call(self, arguments: dict[str, Any], run: RowRun) -> ToolReply:
         """List a folder."""
@@ -70,9 +71,12 @@ class ListFiles:
         if not (isinstance(path, str) and isinstance(pattern, str)):
             return ToolReply("path and pattern must be text.", is_error=True)
         try:
-            listing = await in_thread(list_folder, path, self.roots, pattern or "*")
+            async with asyncio.timeout(self.timeout):
+                listing = await in_thread(list_folder, path, self.roots, pattern or "*")
         except NotAllowed as error:
             return ToolReply(str(error), is_error=True)
+        except TimeoutError:
+            return ToolReply("There is too much to look through.", is_error=True)
         more = ["[there are more]"] if listing.more else []
         return ToolReply("\n".join([*listing.names, *more]) or "[nothing]")
 

@@ -245,8 +245,7 @@ class _Server:
         """End a session where nothing at all is answered any more; others may wait for it."""
 
         async def doubt() -> None:
-            timeout = min(PROBE_TIMEOUT, self._spec.timeout)
-            if self._spec.session == "row" or not await session.answers(timeout):
+            if self._spec.session == "row" or not await session.answers(PROBE_TIMEOUT):
                 session.condemn("does not answer any more")
 
         task = asyncio.create_task(doubt())

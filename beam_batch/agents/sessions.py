@@ -135,6 +135,8 @@ class Session:
         self.condemn("was closed")
         if self._task is None:
             return
+        if not self._ready.done():  # it waits for an answer, not for its end
+            self._task.cancel()
         await asyncio.wait((self._task,), timeout=LONGEST_CLOSE)
         if not self._task.done():
             self._task.cancel()

@@ -38,7 +38,7 @@ def tools_of(
     if agent.skills:
         tools.append(read_skill(load_skills(agent.skills)))
     if agent.roots:
-        tools += file_tools(agent.roots)
+        tools += file_tools(agent.roots, agent.loop.tool_timeout)
     if agent.shell and shell:
         tools.append(command_tool(agent.roots, env, agent.loop.tool_timeout))
     return unique(tools)

@@ -35,7 +35,7 @@ AGENTS = (
         "agent_cards",
         multiple=True,
         help="Agent or workflow that answers the rows: a .md or .yaml file, a folder of them, "
-        "hf:// or https://. May be repeated.",
+        "hf:// or https://. May be repeated; beam-batch card check says what is in them.",
     ),
     click.option("--agent", help="Name of the card that answers rows, where several could."),
     *VARIABLES,

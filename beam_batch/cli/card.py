@@ -74,14 +74,16 @@ def _check_model(agent: AgentSpec) -> None:
 
 def _lines(found: LoadedCard) -> Iterator[str]:
     """Describe a card, a line a thing that it has."""
+    from beam_batch.agents.crew import THINKERS
+
     agent = found.agent
     yield f"{agent.source}: ok"
     shown = {
         "name": agent.name + (" (tool_only)" if agent.tool_only else ""),
         "type": agent.type,
-        "model": agent.model or "that of --model",
+        "model": agent.model or ("that of --model" if agent.type in THINKERS else ""),
         "options": _pairs(agent.params),
-        "instruction": f"{len(agent.instruction):,} characters",
+        "instruction": f"{len(agent.instruction):,} characters" if agent.instruction else "",
         "variables": ", ".join(
             f"{name} ({'needs a value' if value is None else 'has a value'})"
             for name, value in found.variables.items()
@@ -89,7 +91,7 @@ def _lines(found: LoadedCard) -> Iterator[str]:
         "members": ", ".join(agent.agents),
         "settings": _pairs(agent.settings),
         "functions": ", ".join(
-            f"{f.function} of {os.path.basename(f.file) or f.module}" for f in agent.functions
+            f"{f.function} ({os.path.basename(f.file) or f.module})" for f in agent.functions
         ),
         "servers": "; ".join(map(_server, agent.servers)),
         "skills": ", ".join(map(os.path.basename, agent.skills)),

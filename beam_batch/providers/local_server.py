@@ -7,8 +7,12 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
+PACKAGED = "smollm2"
+TEMPLATE = Path(__file__).with_name("smollm2.jinja")
+"""How messages and tools become text for the packaged model."""
 HTTP_THREADS = 128
 """llama.cpp's server gives each kept-alive connection a thread."""
 
@@ -29,6 +33,8 @@ def serve(settings: dict[str, Any]) -> None:
     params.cpuparams.n_threads = settings["threads"] or os.cpu_count() or 1
     params.n_threads_http = HTTP_THREADS
     params.use_jinja = True
+    if settings["alias"] == PACKAGED:
+        params.chat_template = TEMPLATE.read_text()
     params.warmup = False
     server = xllamacpp.Server(params)
     url = str(server.listening_address).rstrip("/")

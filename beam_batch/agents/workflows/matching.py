@@ -14,7 +14,7 @@ from beam_batch.prompts.repair import repaired
 
 STRATEGIES = ("exact", "normalized", "structured")
 _EDGES = ".,;:!?…'\"`´‘’‚“”„«»‹›()[]{}*_"
-_LEADING = re.compile(rf"^(?!\.[0-9])[{re.escape(_EDGES)}]+")
+_LEADING = re.compile(rf"^(?:(?![.,][0-9])[{re.escape(_EDGES)}])+")
 
 
 def matcher(strategy: str, has_schema: bool) -> Callable[[Any], str]:
