@@ -19,6 +19,7 @@ from beam_batch.options import (
     RunSpec,
     SchemaSpec,
     SourceSpec,
+    TraceSpec,
 )
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ __all__ = [
     "SourceSpec",
     "Summary",
     "ToJson",
+    "TraceSpec",
     "run",
 ]
 

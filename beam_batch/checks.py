@@ -75,6 +75,7 @@ def _check_batch_alone(spec: RunSpec) -> None:
         "--cache": spec.reuse.cache,
         "--dedupe": spec.reuse.dedupe,
         "--row-deadline": spec.call.row_deadline,
+        "--export-traces": spec.trace.folder,
     }
     for flag, given in online.items():
         if given:
@@ -167,7 +168,19 @@ def _files(spec: RunSpec) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]
         *(("--agent-card", source) for source in _card_paths(spec)),
         ("--schema", spec.schema.source if spec.schema and not spec.schema.model else None),
     ]
-    return [(flag, path) for flag, path in reads if path], list(spec.output.files.items())
+    return [(flag, path) for flag, path in reads if path], list(spec.files.items())
+
+
+def _check_trace_folder(spec: RunSpec) -> None:
+    folder = spec.trace.folder
+    if folder is None:
+        return
+    if is_remote(folder):
+        raise OptionsError(
+            f"--export-traces {folder}: name a folder of this machine; --hf-dataset sends it."
+        )
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise OptionsError(f"--export-traces {folder} is no folder; traces are a file a row.")
 
 
 def _card_paths(spec: RunSpec) -> list[str]:
@@ -176,6 +189,7 @@ def _card_paths(spec: RunSpec) -> list[str]:
 
 
 def _check_paths(spec: RunSpec) -> None:
+    _check_trace_folder(spec)
     reads, writes = _files(spec)
     seen: dict[str, str] = {}
     for flag, path in [*reads, *writes]:

@@ -20,7 +20,7 @@ from beam_batch.checks import check, describe
 from beam_batch.engine import Engine, make_engine
 from beam_batch.errors import InputLost, OptionsError, RunStopped
 from beam_batch.options import ModelSpec, RunSpec
-from beam_batch.outputs.remote import Upload, publish, stage
+from beam_batch.outputs.remote import Upload, check_dataset, publish, stage, traces_upload
 from beam_batch.outputs.sharing import wait_for_workers
 from beam_batch.outputs.summary import Summary
 from beam_batch.outputs.workdir import Lock, WorkDir, default_work_dir, write_atomically
@@ -49,10 +49,12 @@ def run(spec: RunSpec) -> Summary:
     try:
         with ending_on_sigterm():
             _wait_for_workers(work)
+            check_dataset(spec.trace)
             out, uploads = stage(spec.output, work)
             local = dataclasses.replace(spec, output=out)
             left_behind = at_work(work)
             session = open_session(local, work, spec.output.output, engine.workers)
+            uploads += traces_upload(spec.trace, session.commit.traces)
             note_left_behind(left_behind, work)
     except BaseException as error:  # nothing was sent
         if fresh:

@@ -46,6 +46,7 @@ class Job:
             session=self.commit.session,
             stop=self.stop,
             max_errors=self.spec.output.max_errors,
+            run_id=self.commit.traces.run_id if self.commit.traces else None,
         )
 
 

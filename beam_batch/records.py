@@ -102,13 +102,18 @@ class Prompt(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of one row in one attempt: its envelope and its telemetry."""
+    """What became of one row in one attempt: its envelope and its telemetry.
+
+    Attributes:
+        trace: records of its conversation (`outputs.traces.trace_of`), or None.
+    """
 
     shard: int | None
     row_number: int | None
     ok: bool
     envelope: dict[str, Any]
     telemetry: dict[str, Any]
+    trace: tuple[dict[str, Any], ...] | None = None
 
 
 class Receipt(NamedTuple):

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
 import uuid
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from beam_batch import jsonio
 from beam_batch.errors import InvalidJSON, OptionsError, first_line
+from beam_batch.existing import look_at, lost_file, pin_new_targets, refuse_unclear
 from beam_batch.inputs.base import SPLIT_BYTES, SPLIT_ROWS
-from beam_batch.inputs.plan import Plan, plan_rows, recheck, rows_of
-from beam_batch.manifest import (
-    fingerprint,
-    plan_from,
-    plan_to,
-    refuse_changes,
-    refuse_mixing,
-)
+from beam_batch.inputs.plan import Plan, plan_rows, recheck
+from beam_batch.manifest import fingerprint, plan_from, plan_to, refuse_changes
 from beam_batch.options import OutputSpec, RunSpec
-from beam_batch.outputs import prior
-from beam_batch.outputs.commit import APPEND, NEW, REWRITE, CommitSpec, shards_in
+from beam_batch.outputs.commit import APPEND, REWRITE, CommitSpec
 from beam_batch.outputs.ledger import LedgerSpec, Sum, spent_by_sessions
+from beam_batch.outputs.trace_files import WORKER, TraceFolder, new_run_id
 from beam_batch.outputs.workdir import StopFlag, WorkDir, settings_file, write_atomically
 
 PLAN, PRIOR = "plan.json", "prior.sqlite"
@@ -58,7 +51,7 @@ def open_session(spec: RunSpec, work: WorkDir, output: str, workers: int = 1) ->
     """
     out = spec.output
     manifest = _unfinished(out, work)
-    _refuse_unclear(out, work, manifest)
+    refuse_unclear(spec, work, manifest)
     plan = None
     if manifest is not None and out.resume:
         plan = _earlier_plan(spec, work, manifest, output)
@@ -67,7 +60,8 @@ def open_session(spec: RunSpec, work: WorkDir, output: str, workers: int = 1) ->
     if out.overwrite and manifest["mode"] == APPEND:
         unkept = {path: 0 for path in (out.output, out.error_output) if path}
         manifest |= {"mode": REWRITE, "keep_bytes": manifest["keep_bytes"] | unkept}
-    _pin_new_targets(out, manifest["keep_bytes"])
+    pin_new_targets(spec, manifest)
+    manifest.setdefault("run_id", new_run_id())
     work.create()
     manifest["session"] += 1
     write_atomically(work.manifest, jsonio.dumps(manifest))
@@ -76,7 +70,7 @@ def open_session(spec: RunSpec, work: WorkDir, output: str, workers: int = 1) ->
     if spec.budget.is_set:
         _charge(work, manifest)
         write_atomically(work.manifest, jsonio.dumps(manifest))
-    return _session(out, work, manifest, plan)
+    return _session(spec, work, manifest, plan)
 
 
 def _split_rows(spec: RunSpec, workers: int) -> int:
@@ -126,7 +120,7 @@ def _earlier_plan(
             f"--resume: the input has changed since the run was planned: {', '.join(changed)}. "
             "Restore it, or add --overwrite to start again."
         )
-    if lost := _lost(spec.output, manifest):
+    if lost := lost_file(spec.output, manifest):
         if spec.output.overwrite:
             return None
         raise OptionsError(
@@ -146,7 +140,7 @@ def _new_plan(
         plan = plan_rows(spec.source, folder, rows_a_split)
         marks = fingerprint(spec, plan.digest, output)
         manifest = {"session": 0, "fingerprint": marks, "plan": folder.name}
-        manifest |= _existing(spec.output, folder / PRIOR, marks, plan)
+        manifest |= look_at(spec, folder / PRIOR, marks, plan)
         write_atomically(folder / PLAN, jsonio.dumps(plan_to(plan, folder)))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -157,7 +151,15 @@ def _new_plan(
     return plan, manifest
 
 
-def _session(out: OutputSpec, work: WorkDir, manifest: dict[str, Any], plan: Plan) -> Session:
+def _session(spec: RunSpec, work: WorkDir, manifest: dict[str, Any], plan: Plan) -> Session:
+    out, traces = spec.output, None
+    if spec.trace.folder:
+        traces = TraceFolder(
+            path=spec.trace.folder,
+            run_id=manifest["run_id"],
+            agent=spec.crew.selected if spec.crew else WORKER,
+            replace=manifest["replace_traces"],
+        )
     commit = CommitSpec(
         work=work,
         output=out.output,
@@ -167,6 +169,7 @@ def _session(out: OutputSpec, work: WorkDir, manifest: dict[str, Any], plan: Pla
         session=manifest["session"],
         rows=tuple(plan.shards),
         keep_bytes=tuple(manifest["keep_bytes"].items()),
+        traces=traces,
     )
     # A name of its own each time: this process may have seen a flag of an earlier run here.
     stop = StopFlag(str(work.root / f"stop-{manifest['session']:04d}-{uuid.uuid4().hex[:8]}"))
@@ -185,122 +188,7 @@ def _unfinished(out: OutputSpec, work: WorkDir) -> dict[str, Any] | None:
         return None
 
 
-def _targets(out: OutputSpec) -> list[tuple[str, str]]:
-    """List the files that a run commits, each with its flag; the output first."""
-    return [(flag, path) for flag, path in out.files.items() if flag != "--summary-output"]
-
-
-def _refuse_unclear(out: OutputSpec, work: WorkDir, manifest: dict[str, Any] | None) -> None:
-    """Refuse to guess what is to become of earlier work."""
-    if out.resume or out.overwrite:
-        return
-    if manifest is not None:
-        raise OptionsError(
-            f"--work-dir {work.path} holds an unfinished run. Add --resume to go on with it, or "
-            "--overwrite to start again."
-        )
-    for flag, path in out.files.items():
-        if _is_there(path):
-            remedy = "to answer the rows that it lacks" if flag == "--output" else "to add to it"
-            raise OptionsError(
-                f"{flag} {path} exists. Add --resume {remedy}, or --overwrite to replace it."
-            )
-
-
-def _is_there(path: str) -> bool:
-    found = Path(path)
-    return any(shards_in(found)) if found.is_dir() else found.exists()
-
-
-def _existing(out: OutputSpec, index: Path, marks: dict[str, Any], plan: Plan) -> dict[str, Any]:
-    """Decide how the commit treats existing final files, and index their answers.
-
-    ``keep_bytes`` says of each file how many bytes of it stay at the front of the new one.
-    """
-    old = Path(out.output.rstrip("/") or "/")
-    if (
-        out.resume
-        and _is_there(out.output)
-        and not refuse_mixing(_settings(out, marks), marks, out.overwrite)
-    ):
-        out = dataclasses.replace(out, resume=False)  # start again
-    keep = {path: 0 for _, path in _targets(out)}
-    if out.resume:
-        for path in (out.error_output, out.telemetry_output):
-            if path and Path(path).exists() and (path == out.telemetry_output or not out.overwrite):
-                keep[path] = prior.whole_lines(Path(path))
-    if not out.resume or not _is_there(out.output):
-        return {"mode": NEW, "keep_bytes": keep, "torn": 0, "answers": []}
-    if out.is_directory and not out.overwrite:
-        raise OptionsError(
-            f"--output {out.output} is finished; shards cannot be appended to. Add --overwrite to "
-            "--resume: answered rows are kept and not sent again."
-        )
-    files = shards_in(old) if out.is_directory else [old]
-    built = prior.build(index, files)
-    if out.overwrite:
-        _refuse_dropping(out, index, built.answers, plan, marks["--id-field"])
-    else:
-        keep[out.output] = built.size
-    return {
-        "mode": REWRITE if out.overwrite else APPEND,
-        "keep_bytes": keep,
-        "torn": built.torn,
-        "answers": [str(file) for file in files],
-    }
-
-
-def _refuse_dropping(
-    out: OutputSpec, index: Path, answers: int, plan: Plan, id_field: str | None
-) -> None:
-    """Refuse to replace an output by one that lacks answers which it has."""
-    known = prior.PriorAnswers(index)
-    try:
-        kept = sum(known.find(row.id) is not None for row in rows_of(plan, id_field))
-    finally:
-        known.close()
-    if kept < answers:
-        raise OptionsError(
-            f"--output {out.output} holds {answers} answers, but only {kept} of their rows are "
-            "selected: --resume --overwrite would drop the others. Select them too, or leave "
-            "--overwrite out."
-        )
-
-
-def _settings(out: OutputSpec, marks: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings that a finished output was made with, as far as anybody knows."""
-    try:
-        found = jsonio.loads(settings_file(out.output).read_bytes())
-    except (OSError, InvalidJSON):
-        return marks
-    return found if isinstance(found, dict) else marks
-
-
 def record_settings(session: Session) -> None:
     """Leave word of the settings beside a finished output."""
     path = settings_file(session.commit.output)
     write_atomically(path, jsonio.dumps(session.marks))
-
-
-def _lost(out: OutputSpec, manifest: dict[str, Any]) -> str | None:
-    """Return a file that an unfinished run builds on and that is gone, or shorter.
-
-    Shards are not looked for: the commit itself replaces them.
-    """
-    needed = {path: size for path, size in manifest["keep_bytes"].items() if size}
-    answers = [] if out.is_directory else manifest["answers"]
-    for path in [*needed, *answers]:
-        if not Path(path).exists() or Path(path).stat().st_size < needed.get(path, 0):
-            return str(path)
-    return None
-
-
-def _pin_new_targets(out: OutputSpec, keep: dict[str, int]) -> None:
-    """Take up files that earlier sessions of this run were not asked for."""
-    for flag, path in _targets(out):
-        if path not in keep:
-            if Path(path).exists() and not out.overwrite:
-                raise OptionsError(
-                    f"{flag} {path} exists, and the unfinished run did not name it; choose another."
-                )
-            keep[path] = 0

@@ -118,6 +118,9 @@ class Hub(LoopbackServer):
         """Delete a dataset; `restore` takes what this returns."""
         return self._datasets.pop(repo)
 
+    def dataset(self, repo: str) -> Dataset:
+        return self._datasets[repo]
+
     def restore(self, repo: str, dataset: Dataset) -> None:
         self._datasets[repo] = dataset
 
@@ -180,6 +183,8 @@ class Hub(LoopbackServer):
     ) -> web.Response:
         is_api = parts[0] == "api"
         kind, *rest = parts[1:] if is_api else parts
+        if is_api and (kind, rest) == ("repos", ["create"]):
+            return self._create(asked, json.loads(body))
         if not is_api and kind not in KINDS:
             kind, rest = "models", parts
         if kind not in KINDS or len(rest) < 2:
@@ -216,6 +221,18 @@ class Hub(LoopbackServer):
             message = f"Access to dataset {repo} is restricted."
             raise Refusal(403 if token else 401, "GatedRepo", message)
         return dataset
+
+    def _create(self, asked: Asked, wanted: dict[str, Any]) -> web.Response:
+        """Make an empty dataset that belongs to whoever asks."""
+        token = asked.authorization.removeprefix("Bearer ")
+        if token not in self.tokens:
+            raise Refusal(401, "", "Invalid username or password.")
+        repo = f"{wanted['organization']}/{wanted['name']}"
+        if repo in self._datasets:
+            raise Refusal(409, "", "You already created this dataset repo")
+        private = "private" in (wanted.get("visibility"), wanted.get("private") and "private")
+        self.add(repo, {}, private=private, readers=(token,))
+        return web.json_response({"url": f"{self.url}/datasets/{repo}", "name": repo})
 
     def _write(
         self, repo: str, dataset: Dataset, verb: str, branch: str, asked: Asked, body: bytes

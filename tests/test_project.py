@@ -14,12 +14,13 @@ import beam_batch
 from tests.support import ROOT, environment
 
 PACKAGE = ROOT / "beam_batch"
-BASE = {"errors", "hubname", "jsonio", "options", "records"}
+BASE = {"errors", "hubname", "jsonio", "options", "records", "redaction"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "jsonio": {"errors"},
     "hubname": {"errors"},
     "records": set(),
+    "redaction": set(),
     "options": {"errors"},
     "inputs": BASE,
     "prompts": BASE,
@@ -37,7 +38,8 @@ LAYERS: dict[str, set[str]] = {
     "checks": BASE | {"agents", "batches", "calling", "outputs", "prompts", "providers", "reuse"},
     "preview": BASE | {"inputs", "prompts", "providers"},
     "estimate": BASE | {"inputs", "prompts", "providers", "calling", "checks", "launch", "reuse"},
-    "session": BASE | {"inputs", "outputs", "manifest"},
+    "existing": BASE | {"inputs", "outputs", "manifest"},
+    "session": BASE | {"existing", "inputs", "outputs", "manifest"},
     "launch": BASE
     | {
         "agents",
@@ -118,7 +120,7 @@ def test_exported_names_are_these() -> None:
         "BatchError", "BatchSpec", "BudgetSpec", "CallModel", "CallSpec", "ModelSpec",
         "OptionsError", "OutputSpec", "PriceSpec", "PromptSpec", "ReadRows", "RenderPrompts",
         "RepairSpec", "ReuseSpec", "RowError", "RunSpec", "RunStopped", "SchemaSpec",
-        "SourceSpec", "Summary", "ToJson", "run",
+        "SourceSpec", "Summary", "ToJson", "TraceSpec", "run",
     ]  # fmt: skip
     for name in beam_batch.__all__:
         assert getattr(beam_batch, name) is not None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from beam_batch.agents.processes import base_environment
 from beam_batch.errors import OptionsError
 from beam_batch.options.agents import ServerSpec
-from beam_batch.providers.failing import redact, secret_of
+from beam_batch.redaction import redact, secret_of
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::([^}]*))?\}")
 

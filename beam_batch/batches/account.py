@@ -15,7 +15,8 @@ from typing import Any
 from beam_batch import jsonio
 from beam_batch.batches.files import sync_and_close
 from beam_batch.errors import ConnectionLost, InvalidJSON, InvalidResponse, TimedOut, first_line
-from beam_batch.providers.failing import redact, secret_of, to_error
+from beam_batch.providers.failing import to_error
+from beam_batch.redaction import redact, secret_of
 
 BLOCK = 1 << 20
 JSON_TIMEOUT = 60.0

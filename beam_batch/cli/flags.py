@@ -80,6 +80,15 @@ OUTPUT = (
     click.option("--telemetry-output", help="Time, tokens and attempts of each row, JSONL."),
     click.option("--summary-output", help="Summary of the run, JSON."),
     click.option(
+        "--export-traces", help="Folder: the conversation of each row, a file a row, and a list."
+    ),
+    click.option("--hf-dataset", help="Dataset of the Hub that they are sent to: owner/name."),
+    click.option(
+        "--hf-dataset-path",
+        help="Folder in it; with a trailing slash, a folder of the run in that. "
+        "[default: traces/RUN]",
+    ),
+    click.option(
         "--final-summary/--no-final-summary", default=True, help="Print the summary on stdout."
     ),
 )

@@ -25,6 +25,7 @@ from beam_batch.options import (
     RunSpec,
     SchemaSpec,
     SourceSpec,
+    TraceSpec,
 )
 
 Flags = dict[str, Any]
@@ -50,6 +51,11 @@ def run_spec(flags: Flags) -> RunSpec:
         reuse=_pick(ReuseSpec, flags),
         batch=_pick(BatchSpec, flags),
         output=_pick(OutputSpec, flags),
+        trace=TraceSpec(
+            folder=flags["export_traces"] or None,
+            repo=flags["hf_dataset"] or None,
+            path=flags["hf_dataset_path"] or None,
+        ),
         progress=ProgressSpec(enabled=flags["progress"], every=flags["progress_every"]),
         runner=flags["runner"],
         beam_args=flags["beam_args"],

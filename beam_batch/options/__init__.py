@@ -1,6 +1,6 @@
 """Frozen settings of a run. Everything here is pickled, hashed and logged: never a secret."""
 
-from beam_batch.options.agents import AgentSpec, CrewSpec
+from beam_batch.options.agents import AgentSpec, CrewSpec, TraceSpec
 from beam_batch.options.asking import (
     DEFAULT_INSTRUCTION,
     DEFAULT_TEMPLATE,
@@ -50,5 +50,6 @@ __all__ = [
     "RunSpec",
     "SchemaSpec",
     "SourceSpec",
+    "TraceSpec",
     "parse_price",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ WORKFLOWS = (
     "maker",
 )  # fmt: skip
 SESSIONS = ("shared", "row")
+TRACE_MANIFEST = "manifest.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +155,11 @@ class TraceSpec:
     folder: str | None = None
     repo: str | None = None
     path: str | None = None
+
+    @property
+    def manifest(self) -> str | None:
+        """The list of the rows and their traces."""
+        return os.path.join(self.folder, TRACE_MANIFEST) if self.folder else None
 
     def __post_init__(self) -> None:
         if self.repo and not self.folder:

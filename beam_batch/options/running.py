@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from beam_batch.errors import OptionsError
-from beam_batch.options.agents import CrewSpec
+from beam_batch.options.agents import CrewSpec, TraceSpec
 from beam_batch.options.asking import ModelSpec, PromptSpec, SchemaSpec, SourceSpec
 from beam_batch.options.checking import at_least
 from beam_batch.options.sending import (
@@ -88,9 +88,16 @@ class RunSpec:
     crew: CrewSpec | None = None
     shell: bool = False
     batch: BatchSpec = BatchSpec()
+    trace: TraceSpec = TraceSpec()
     progress: ProgressSpec = ProgressSpec(enabled=False)
     runner: str = "direct"
     beam_args: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The files that a run writes and lists of them, by their flags; the output first."""
+        traces = {"--export-traces": self.trace.manifest} if self.trace.manifest else {}
+        return self.output.files | traces
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,11 @@ from typing import IO, Any
 
 from beam_batch import jsonio
 from beam_batch.errors import BatchError
-from beam_batch.outputs import parts
+from beam_batch.outputs import parts, spent
 from beam_batch.outputs.ordering import in_order
 from beam_batch.outputs.parts import Found
 from beam_batch.outputs.summary import Tally
+from beam_batch.outputs.trace_files import TraceFiles, TraceFolder
 from beam_batch.outputs.workdir import WorkDir, sync_folder, write_atomically
 
 SHARD = re.compile(r"part-\d{5,}-of-\d{5,}\.jsonl")
@@ -33,6 +34,7 @@ class CommitSpec:
         session: number of this session in the work directory.
         rows: selected rows of each shard, by shard index.
         keep_bytes: how many bytes of each existing final file stay at its front, by path.
+        traces: where the conversations of rows go, or None.
     """
 
     work: WorkDir
@@ -43,6 +45,7 @@ class CommitSpec:
     session: int
     rows: tuple[int, ...]
     keep_bytes: tuple[tuple[str, int], ...]
+    traces: TraceFolder | None = None
 
 
 def shards_in(folder: Path) -> list[Path]:
@@ -65,6 +68,7 @@ def commit(spec: CommitSpec) -> dict[str, Any]:
         IncompleteRun: a selected row has no outcome.
     """
     counts = _Counts(session=spec.session)
+    counts.tally.lose(spent.lost(spec.work))
     files = parts.by_shard(spec.work.parts)
     with ExitStack() as stack:
         sinks = _Sinks(spec, stack)
@@ -76,7 +80,7 @@ def commit(spec: CommitSpec) -> dict[str, Any]:
                 raise IncompleteRun(f"{missing} of {rows} rows of shard {shard} have no outcome")
             counts.in_shard = 0
         sinks.finish()
-    result = counts.as_dict()
+    result = counts.as_dict() | sinks.traced()
     write_atomically(spec.work.commit, jsonio.dumps(result))
     return result
 
@@ -150,6 +154,11 @@ class _Sinks:
             self._output = self._open(spec.output)
         self._errors = self._open(spec.error_output) if spec.error_output else None
         self._telemetry = self._open(spec.telemetry_output) if spec.telemetry_output else None
+        self._manifest: IO[bytes] | None = None
+        self._traces: TraceFiles | None = None
+        if spec.traces is not None:
+            self._manifest = self._open(spec.traces.manifest)
+            self._traces = TraceFiles(spec.traces, self._manifest, stack)
 
     def _open(self, path: str) -> IO[bytes]:
         final = Path(path)
@@ -172,23 +181,33 @@ class _Sinks:
             self._output = (self._next / name).open("wb")
 
     def envelope(self, item: Found) -> None:
-        """Write a row's envelope, and its copy in the error file."""
+        """Write a row's envelope, its copy in the error file, and its trace."""
         kept = item.session == parts.KEPT_SESSION
         if self._output is not None and not (kept and self._spec.mode == APPEND):
             self._output.write(item.envelope + b"\n")
         if self._errors is not None and not item.ok:
             self._errors.write(item.envelope + b"\n")
+        if self._traces is not None:
+            self._traces.add(item)
 
     def telemetry(self, data: bytes) -> None:
         """Write one telemetry record."""
         if self._telemetry is not None:
             self._telemetry.write(data + b"\n")
 
+    def traced(self) -> dict[str, Any]:
+        """Return the summary's word on traces."""
+        if self._traces is None or self._spec.traces is None:
+            return {}
+        return {"traces": {"run_id": self._spec.traces.run_id, "rows": self._traces.count}}
+
     def finish(self) -> None:
         """Sync everything, then rename it into place, the output last."""
-        for file in (self._errors, self._telemetry, self._output):
+        for file in (self._errors, self._telemetry, self._manifest, self._output):
             if file is not None:
                 _close(file)
+        if self._traces is not None:
+            self._traces.place()
         for temporary, final in reversed(self._done):
             os.replace(temporary, final)
             sync_folder(final.parent)

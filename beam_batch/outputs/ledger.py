@@ -9,12 +9,12 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from beam_batch import jsonio
-from beam_batch.outputs import parts
+from beam_batch.outputs import parts, spent
 from beam_batch.outputs.workdir import WorkDir
 
 _FORM = struct.Struct("<4q")
@@ -122,8 +122,9 @@ class Ledger:
 
 
 def spent_by_sessions(work: WorkDir, counts: Callable[[int], bool]) -> tuple[float, int]:
-    """Add up what the part files of some sessions say: US dollars, and tokens."""
-    usd, tokens = 0.0, 0
+    """Add up what some sessions have spent, with and without an outcome: US dollars, and tokens."""
+    lost = spent.lost(work, counts)
+    usd, tokens = lost.usd or 0.0, _total(lost.usage)
     for path in work.parts.glob("*.jsonl"):
         session = parts.PartName.parse(path).session
         if session == parts.KEPT_SESSION or not counts(session):
@@ -133,7 +134,10 @@ def spent_by_sessions(work: WorkDir, counts: Callable[[int], bool]) -> tuple[flo
                 continue
             telemetry = jsonio.loads_own(found.telemetry)
             usd += telemetry.get("cost_usd") or 0.0
-            turn = telemetry["usage"].get("turn") or {}
-            total = turn.get("input_tokens", 0) + turn.get("output_tokens", 0)
-            tokens += turn.get("total_tokens") or total
+            tokens += _total(telemetry["usage"].get("turn") or {})
     return usd, tokens
+
+
+def _total(usage: Mapping[str, int]) -> int:
+    total = usage.get("input_tokens", 0) + usage.get("output_tokens", 0)
+    return usage.get("total_tokens") or total

@@ -1,7 +1,8 @@
 """Part files: one line per outcome, appended and in the kernel's hands before the next stage.
 
 A line is ``{"row_number":N,"ok":B,"size":S,"envelope":{…S bytes…},"telemetry":{…}}``; the size
-lets a reader copy the envelope without parsing it.
+lets a reader copy the envelope without parsing it. Where the row has a trace, its records follow as
+``,"trace":[…]``, and ``"telemetry_size":T`` behind the size says how many bytes the telemetry has.
 """
 
 from __future__ import annotations
@@ -19,20 +20,37 @@ from beam_batch.records import Outcome, Receipt
 
 OPEN_FILES = 16
 KEPT_SESSION = 0
-_HEAD = re.compile(rb'\{"row_number":(\d+),"ok":(true|false),"size":(\d+),"envelope":')
+_HEAD = re.compile(
+    rb'\{"row_number":(\d+),"ok":(true|false),"size":(\d+)(?:,"telemetry_size":(\d+))?,"envelope":'
+)
 _MIDDLE = b',"telemetry":'
+_LAST = b',"trace":'
 _ERROR_TYPE = re.compile(rb'"error":\{"type":"(\w+)"')
 
 
 def encode(outcome: Outcome) -> bytes:
     """Write an outcome as one line."""
     envelope = jsonio.dumps(outcome.envelope)
+    if outcome.trace is not None:
+        return _with_trace(outcome, envelope)
     head = b'{"row_number":%d,"ok":%s,"size":%d,"envelope":' % (
         outcome.row_number or 0,
         b"true" if outcome.ok else b"false",
         len(envelope),
     )
     return b"".join((head, envelope, _MIDDLE, jsonio.dumps(outcome.telemetry), b"}\n"))
+
+
+def _with_trace(outcome: Outcome, envelope: bytes) -> bytes:
+    telemetry = jsonio.dumps(outcome.telemetry)
+    head = b'{"row_number":%d,"ok":%s,"size":%d,"telemetry_size":%d,"envelope":' % (
+        outcome.row_number or 0,
+        b"true" if outcome.ok else b"false",
+        len(envelope),
+        len(telemetry),
+    )
+    trace = jsonio.dumps(outcome.trace)
+    return b"".join((head, envelope, _MIDDLE, telemetry, _LAST, trace, b"}\n"))
 
 
 class Entry(NamedTuple):
@@ -62,7 +80,7 @@ class Found(NamedTuple):
 
     Attributes:
         place: its number among those that were read.
-        envelope, telemetry: as they were written.
+        envelope, telemetry, trace: as they were written; no trace is empty.
     """
 
     row_number: int
@@ -71,6 +89,7 @@ class Found(NamedTuple):
     place: int
     envelope: bytes
     telemetry: bytes
+    trace: bytes = b""
 
 
 def decode(line: bytes, session: int, place: int = 0) -> Found | None:
@@ -78,11 +97,14 @@ def decode(line: bytes, session: int, place: int = 0) -> Found | None:
     match = _HEAD.match(line)
     if match is None or not line.endswith(b"}\n"):
         return None
-    row_number, ok, size = match.groups()
+    row_number, ok, size, rest = match.groups()
     start = match.end()
     end = start + int(size)
-    telemetry = line[end + len(_MIDDLE) : -2]
-    return Found(int(row_number), ok == b"true", session, place, line[start:end], telemetry)
+    envelope, tail = line[start:end], line[end + len(_MIDDLE) : -2]
+    if rest is None:
+        return Found(int(row_number), ok == b"true", session, place, envelope, tail)
+    telemetry, trace = tail[: int(rest)], tail[int(rest) + len(_LAST) :]
+    return Found(int(row_number), ok == b"true", session, place, envelope, telemetry, trace)
 
 
 def read(path: Path, first: int = 0) -> Iterator[Found | None]:

@@ -17,12 +17,14 @@ class RecordSpec:
 
     Attributes:
         max_errors: failures after which the run stops, or None.
+        run_id: name of the run where its rows leave traces, or None.
     """
 
     work: WorkDir
     session: int
     stop: StopFlag
     max_errors: int | None = None
+    run_id: str | None = None
 
     def open(self) -> Recorder:
         """Return a recorder of one's own, for one bundle."""

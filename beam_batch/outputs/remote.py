@@ -1,4 +1,7 @@
-"""Outputs on the Hub: made in the work directory, and sent in one commit at the end."""
+"""Outputs on the Hub: made in the work directory, and sent in one commit at the end.
+
+Traces are made where the user wants them, and a copy is sent.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,24 @@ from typing import Any, NamedTuple
 
 from beam_batch.errors import OptionsError, RunStopped, first_line
 from beam_batch.hubname import HubName, parse_hub_name
-from beam_batch.options import OutputSpec
+from beam_batch.options import OutputSpec, TraceSpec
 from beam_batch.outputs.commit import SHARD, shards_in
+from beam_batch.outputs.trace_files import TraceFolder, listed
 from beam_batch.outputs.workdir import WorkDir, settings_file
 
 FIELDS = ("output", "error_output", "telemetry_output", "summary_output")
 
 
 class Upload(NamedTuple):
-    """One output on the Hub, and the file or folder that becomes it."""
+    """One output on the Hub, and the file or folder that becomes it.
+
+    Attributes:
+        traces: whether it is a folder of traces, whose repository is made where it is missing.
+    """
 
     name: HubName
     path: Path
+    traces: bool = False
 
 
 def is_remote(path: str | None) -> bool:
@@ -51,6 +60,46 @@ def stage(out: OutputSpec, work: WorkDir) -> tuple[OutputSpec, list[Upload]]:
             if field == "output" and out.resume:
                 _fetch_settings(flag, uploads[-1])
     return dataclasses.replace(out, **places), uploads
+
+
+def check_dataset(trace: TraceSpec) -> None:
+    """Check that traces can be sent to the Hub, as far as can be known before there are any.
+
+    Raises:
+        OptionsError: they cannot.
+    """
+    if trace.repo is None:
+        return
+    name = _dataset(trace.repo)
+    if _asked("--hf-dataset", name, _token) is None:
+        raise OptionsError(f"--hf-dataset {trace.repo} needs a token that may write: set HF_TOKEN.")
+    _asked("--hf-dataset", name, lambda api: api.repo_exists(name.repo, repo_type="dataset"))
+
+
+def _token(_: Any) -> str | None:
+    from huggingface_hub import get_token
+
+    token: str | None = get_token()
+    return token
+
+
+def _dataset(repo: str) -> HubName:
+    name = parse_hub_name(f"hf://datasets/{repo}", "--hf-dataset")
+    if name.path or "/" not in name.repo or "?" in repo:
+        raise OptionsError(f"--hf-dataset {repo}: write owner/name.")
+    return name
+
+
+def traces_upload(trace: TraceSpec, folder: TraceFolder | None) -> list[Upload]:
+    """Say where on the Hub the traces of a run go, if anywhere."""
+    if trace.repo is None or folder is None:
+        return []
+    path = (trace.path or "").strip()
+    if not path.strip("/"):
+        path = "traces/"
+    if path.endswith("/"):
+        path += folder.run_id
+    return [Upload(_dataset(trace.repo)._replace(path=path.strip("/")), Path(folder.path), True)]
 
 
 def _fetch_existing(flag: str, upload: Upload, out: OutputSpec) -> None:
@@ -119,6 +168,8 @@ def _asked(flag: str, name: HubName, call: Any) -> Any:
 
 def _files(upload: Upload) -> dict[str, Path]:
     """Return the files of an output by their paths in the repository."""
+    if upload.traces:
+        return {f"{upload.name.path}/{path.name}": path for path in listed(upload.path)}
     folder = upload.name.path.rpartition("/")[0]
     settings = settings_file(str(upload.path))
     if upload.path.is_dir():
@@ -141,12 +192,25 @@ def publish(uploads: list[Upload], work: WorkDir) -> None:
         by_repo.setdefault((upload.name.repo, upload.name.revision), []).append(upload)
     for (repo, revision), group in by_repo.items():
         try:
+            if any(upload.traces for upload in group):
+                _make_dataset(repo)
             _commit(repo, revision, group)
         except Exception as error:  # the Hub's client raises many classes
+            places = {str(up.path if up.traces else work.uploads) for up in group}
             raise RunStopped(
                 f"the results cannot be sent to hf://datasets/{repo}: {first_line(error)}. They "
-                f"are kept in {work.uploads}, and --resume sends them again, without any request"
+                f"are kept in {' and '.join(sorted(places))}, and --resume sends them again, "
+                "without any request"
             ) from None
+
+
+def _make_dataset(repo: str) -> None:
+    """Make a dataset for traces where there is none: a private one, for prompts are in them."""
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    if not api.repo_exists(repo, repo_type="dataset"):
+        api.create_repo(repo, repo_type="dataset", private=True, exist_ok=True)
 
 
 def _commit(repo: str, revision: str | None, uploads: list[Upload]) -> None:
@@ -157,7 +221,9 @@ def _commit(repo: str, revision: str | None, uploads: list[Upload]) -> None:
         files = _files(upload)
         for name, file in files.items():
             operations.append(CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(file)))
-        if upload.path.is_dir():  # shards of an earlier result that had more of them
+        if (
+            upload.path.is_dir() and not upload.traces
+        ):  # shards of an earlier result that had more of them
             stale = [path for path in _existing(api, upload.name) if path not in files]
             operations += [CommitOperationDelete(path_in_repo=path) for path in stale]
     api.create_commit(

@@ -6,6 +6,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
+from beam_batch.outputs.spent import Lost
+
 TIMINGS = {"duration": "duration_ms", "ttft": "ttft_ms", "time_to_response": "time_to_response_ms"}
 
 EXACT_TENTHS = 100_000
@@ -86,6 +88,14 @@ class Money:
             self.cost += cost
             self.saved += telemetry.get("saved_usd", 0.0)
 
+    def lose(self, lost: Lost) -> None:
+        """Count what attempts of rows have cost that never got their outcome."""
+        if lost.usd is None:
+            self.unpriced += lost.rows
+        else:
+            self.priced += lost.rows
+            self.cost += lost.usd
+
     def as_dict(self, more: bool) -> dict[str, Any]:
         """Return the sums; unknown, and not 0, where rows have no price and `more` may be paid."""
         known = self.priced > 0 or not (self.unpriced or more)
@@ -109,6 +119,12 @@ class Tally:
     rows_with_usage: int = 0
     money: Money = field(default_factory=lambda: Money())
     events: Counter[str] = field(default_factory=Counter)
+    lost: Lost = field(default_factory=lambda: Lost({}, 0.0, 0))
+
+    def lose(self, lost: Lost) -> None:
+        """Count attempts that never got their outcome: their money, but neither rows nor times."""
+        self.lost = lost
+        self.money.lose(lost)
 
     def add(self, telemetry: dict[str, Any]) -> None:
         """Count one record."""
@@ -144,8 +160,17 @@ class Tally:
             "usage": usage,
             **self.money.as_dict(bool(self.events["requests_of_unknown_cost"])),
             **self._cached_share(),
+            **self._lost_attempts(),
             **dict(sorted(self.events.items())),
         }
+
+    def _lost_attempts(self) -> dict[str, Any]:
+        """Return what was paid for rows before they were begun anew, if anything was."""
+        if not self.lost.rows:
+            return {}
+        cost = "unknown" if self.lost.usd is None else round(self.lost.usd, 6)
+        found = {"rows": self.lost.rows, "cost_usd": cost, "usage": self.lost.usage}
+        return {"lost_attempts": found}
 
     def _cached_share(self) -> dict[str, float]:
         """Return which share of the input tokens came from the provider's cache, if it said."""

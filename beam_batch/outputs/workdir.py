@@ -64,7 +64,7 @@ def sync_folder(folder: Path) -> None:
 OWNED = (
     "lock", "manifest.json", "commit.json", "finished", "run.log", "prior.sqlite*", "parts",
     "gauges", "ledger", "stop-*", "failures-*", "plan-*", "workers", "share-*",
-    "replies.sqlite*", "claims", "uploads", "batches", ".*.tmp",
+    "replies.sqlite*", "claims", "uploads", "batches", "spent", ".*.tmp",
 )  # fmt: skip
 """Names in a work directory that are ours to remove."""
 
@@ -122,6 +122,11 @@ class WorkDir:
     def batches(self) -> Path:
         """Request files, journal and settings of a run through a provider's Batch API."""
         return self.root / "batches"
+
+    @property
+    def spent(self) -> Path:
+        """Folder of the model calls that rows with several of them have made."""
+        return self.root / "spent"
 
     @property
     def log(self) -> Path:

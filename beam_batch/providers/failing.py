@@ -1,4 +1,4 @@
-"""What an answer means that is not 200, and which words of it may not be shown."""
+"""What an answer means that is not 200."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from beam_batch.errors import (
     RequestRejected,
     ServerError,
 )
+from beam_batch.redaction import redact
 
-_SECRETS = re.compile(r"\b(sk-|Bearer\s+)[A-Za-z0-9_\-*.]{4,}")
 _TAGS = re.compile(r"<[^>]{0,400}>")
 _RETRYABLE = frozenset((408, 409, 425))
 _SCHEMA_PARAMS = ("text.format", "response_format")
@@ -68,24 +68,6 @@ def _fatal(status: int, code: str, message: str, details: dict[str, Any]) -> str
     if status == 400 and _is_about_schema(details):
         return "the provider refuses the schema"
     return None
-
-
-SHORTEST_SECRET = 8
-"""Characters; a shorter key, such as the EMPTY that local servers are given, is a word that may
-stand in an answer.
-"""
-
-
-def secret_of(key: str | None) -> str | None:
-    """Return a key that must not be shown, or None."""
-    return key if key and len(key) >= SHORTEST_SECRET else None
-
-
-def redact(text: str, key: str | None) -> str:
-    """Take keys out of a text."""
-    if key:
-        text = text.replace(key, "***")
-    return _SECRETS.sub(r"\1***", text)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -280,6 +280,30 @@ def test_a_kill_at_any_step_of_commit_and_removal_loses_and_resends_nothing(
             assert not output.with_name(f".{output.name}.batch").exists(), died
 
 
+def test_a_kill_at_any_step_of_commit_leaves_a_whole_folder_of_traces_behind(
+    tmp_path: Path,
+) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", [{"n": n} for n in range(1, FEW + 1)])
+
+    def make(step: int) -> tuple[str, ...]:
+        name = f"out-{step}.jsonl"
+        return _arguments(tmp_path, name, "--export-traces", f"{tmp_path}/{name}.traces")
+
+    with ScriptedServer() as server, Starter(tmp_path, server) as starter:
+        asked = 0
+        for died, args in _deaths(starter, make):
+            code = starter.run((*args, "--resume"))
+            assert code == 0, (died, starter.stderr())
+            asked, sent = server.requests, server.requests - asked
+            assert sent == FEW, died
+            traces = Path(args[-1])
+            lines = read_jsonl(traces / "manifest.jsonl")
+            assert [line["row_number"] for line in lines] == list(range(1, FEW + 1)), died
+            assert len({line["run_id"] for line in lines}) == 1, died
+            named = sorted(line["trace"] for line in lines if line["trace"])
+            assert sorted(path.name for path in traces.iterdir()) == ["manifest.jsonl", *named]
+
+
 def test_a_kill_at_any_step_of_an_addition_s_commit_adds_each_answer_once(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "rows.jsonl", [{"n": n} for n in range(1, FEW + 1)])
 

@@ -12,7 +12,8 @@ import pytest
 from beam_batch import errors
 from beam_batch.options import SchemaSpec
 from beam_batch.providers import headers, make_provider, read_key, resolve_model
-from beam_batch.providers.failing import redact, retry_after, to_error
+from beam_batch.providers.failing import retry_after, to_error
+from beam_batch.redaction import redact
 
 SCHEMA = SchemaSpec(
     json=json.dumps({"type": "object", "properties": {"a": {"type": "string"}}}), name="out"

@@ -16,7 +16,8 @@ from beam_batch.calling.transports.events import EventParser
 from beam_batch.calling.transports.http1 import Pool
 from beam_batch.errors import InvalidJSON, InvalidResponse, ProviderError, first_line
 from beam_batch.providers.base import Provider, Request, StreamReader
-from beam_batch.providers.failing import secret_of, to_error
+from beam_batch.providers.failing import to_error
+from beam_batch.redaction import secret_of
 
 if TYPE_CHECKING:
     from beam_batch.calling.transports.proxied import ProxiedPool

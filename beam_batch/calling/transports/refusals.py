@@ -18,7 +18,8 @@ from beam_batch.errors import (
     ServerError,
     first_line,
 )
-from beam_batch.providers.failing import redact, to_error
+from beam_batch.providers.failing import to_error
+from beam_batch.redaction import redact
 
 TOO_BIG = 1009
 """The close code of a message that is too large (RFC 6455, section 7.4.1)."""

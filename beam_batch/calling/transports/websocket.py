@@ -21,7 +21,7 @@ from beam_batch.calling.transports.http1 import CONNECT_TIMEOUT
 from beam_batch.calling.transports.refusals import closed, frame_error, handshake_refused
 from beam_batch.errors import ConnectionLost, InvalidJSON, InvalidResponse, TimedOut
 from beam_batch.providers.base import Provider, Request
-from beam_batch.providers.failing import redact, secret_of
+from beam_batch.redaction import redact, secret_of
 
 MAX_AGE = 55 * 60.0
 """Seconds after which a socket takes no further request. OpenAI closes sockets after 60 minutes
