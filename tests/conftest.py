@@ -14,8 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import wait_until
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 LLMOCK = os.environ.get("BEAM_BATCH_LLMOCK", "")
 AIMOCK = os.environ.get("BEAM_BATCH_AIMOCK", "")

@@ -100,13 +100,17 @@ class _Conversation:
 
     async def answer(self) -> Any:
         """Go on until there is an answer that holds."""
+        talk, name = self._run.trail.talk, self._agent.spec.name
+        talk.begins(name, self._caller.model, self._agent.spec.instruction, self._message)
         for _ in range(self._limits.max_iterations):
             request = self._caller.to_request(
                 self._agent.spec.instruction, self._message, self._history
             )
             reply = await self._caller.ask(request, self._run.trail, fresh=self._run.fresh)
+            talk.replied(name, reply)
             if reply.calls:
-                self._history += (Turn(reply, await self._unless_stopped(reply)),)
+                results = await self._unless_stopped(reply)
+                self._history += (Turn(reply, results),)
                 continue
             try:
                 judged = judge(self._caller.validate, reply.text)
@@ -120,7 +124,7 @@ class _Conversation:
                 if judged.was_repaired:
                     self._run.trail.note("repaired", True)
                 return judged.result
-            self._history += (Turn(reply, message=_GIVE_RESULT),)
+            self._tell(reply, _GIVE_RESULT)
             self._caller, self._last = self._last, None
         raise TooManyIterations(
             f"agent {self._agent.spec.name}: no answer after max_iterations="
@@ -132,8 +136,12 @@ class _Conversation:
         if self._reasks <= 0:
             raise error
         self._reasks -= 1
-        self._history += (Turn(reply, message=complaint(error)),)
+        self._tell(reply, complaint(error))
         self._run.trail.count("reasks")
+
+    def _tell(self, reply: Reply, message: str) -> None:
+        self._history += (Turn(reply, message=message),)
+        self._run.trail.talk.told(self._agent.spec.name, message)
 
     async def _unless_stopped(self, reply: Reply) -> tuple[ToolResult, ...]:
         """Call what a reply wants called; a run that ends waits for no tool: nothing follows."""
@@ -156,6 +164,7 @@ class _Conversation:
             results = await together(self._call(call) for call in reply.calls)
         else:
             results = [await self._call(call) for call in reply.calls]
+        self._run.trail.talk.returned(self._agent.spec.name, results)
         for result in results:
             self._refuse_repetition(result)
         return tuple(results)

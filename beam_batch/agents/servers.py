@@ -80,6 +80,13 @@ class Servers:
             if not spec.allowed or any(fnmatchcase(tool.name, want) for want in spec.allowed)
         ]
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What servers were given that nobody else may see: values of the environment, headers."""
+        targets = [server.target for server in self._servers]
+        headers = (value for target in targets for value in target.headers.values())
+        return (*(secret for target in targets for secret in target.secrets), *headers)
+
     async def close(self) -> None:
         """Stop all servers, within some ten seconds; rows have closed their own sessions."""
         await asyncio.gather(*(server.close() for server in self._servers))
@@ -116,7 +123,7 @@ class _Server:
         self, target: Target, key: str, room: asyncio.Semaphore, log: TextIO | None
     ) -> None:
         self.tools: list[mcp_types.Tool] = []
-        self._target = target
+        self.target = target
         self._spec = target.spec
         self._key = key
         self._room = room
@@ -147,7 +154,7 @@ class _Server:
         try:
             result = await session.call(name, arguments)
         except MCPError as error:
-            reply = ToolReply(self._target.redact(error.message), is_error=True)
+            reply = ToolReply(self.target.redact(error.message), is_error=True)
         except Died as error:
             raise ToolServerDied(f"{who} {error} during a call of {name!r}.") from None
         except TimeoutError:
@@ -175,7 +182,7 @@ class _Server:
             await self._shared.close()
 
     def _new_shared(self) -> Session:
-        self._shared = Session(self._target, self._log)
+        self._shared = Session(self.target, self._log)
         return self._shared
 
     async def _session(self, run: RowRun) -> Session:
@@ -227,7 +234,7 @@ class _Server:
 
     async def _open_for(self, run: RowRun) -> Session:
         async with self._room:
-            session = Session(self._target, self._log)
+            session = Session(self.target, self._log)
             run.open.push_async_callback(session.close)
             try:
                 await session.open()

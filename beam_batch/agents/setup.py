@@ -92,6 +92,7 @@ class Crew:
         self._member = member
         self._servers = servers
         self._schema = schema
+        self.secrets = servers.secrets if servers is not None else ()
 
     async def work(self, prompt: Prompt, trail: Trail) -> Any:
         """Have one row answered; once more, apart from others, where an MCP server died."""

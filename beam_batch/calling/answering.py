@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from beam_batch.calling.caller import Caller
 from beam_batch.calling.trail import Trail
 from beam_batch.errors import RowError, TimedOut
 from beam_batch.outputs import envelope
+from beam_batch.outputs.spent import SpentLog
+from beam_batch.outputs.traces import trace_of
 from beam_batch.records import Failure, Outcome, Prompt
 
 
 class Worker(Protocol):
-    """What answers a row: models in turn, or agents.
+    """What answers a row: models in turn, or agents."""
 
-    Attributes:
-        callers: all models that it asks, each once.
-        lists_calls: whether telemetry lists its model calls one by one.
-    """
+    @property
+    def callers(self) -> Sequence[Caller]:
+        """All models that it asks, each once."""
 
-    callers: Sequence[Caller]
-    lists_calls: bool
+    @property
+    def lists_calls(self) -> bool:
+        """Whether telemetry lists its model calls one by one."""
+
+    @property
+    def secrets(self) -> Sequence[str]:
+        """What no trace may hold, beside the keys of models."""
 
     async def work(self, prompt: Prompt, trail: Trail) -> Any:
         """Return the result of a row.
@@ -37,14 +44,28 @@ class Worker(Protocol):
         """Close what it holds open."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Keeping:
+    """What is kept of a row beside its result.
+
+    Attributes:
+        run_id: names the run in traces, None where there are none.
+        secrets: what no trace may hold.
+        spent: takes note of what each model call has cost, where rows make several.
+    """
+
+    include_input: bool
+    run_id: str | None = None
+    secrets: Sequence[str] = ()
+    spent: SpentLog | None = None
+
+
 class Answerer:
     """Turns prompts into outcomes."""
 
-    def __init__(
-        self, worker: Worker, *, include_input: bool, deadline: float | None = None
-    ) -> None:
+    def __init__(self, worker: Worker, keeping: Keeping, deadline: float | None = None) -> None:
         self._worker = worker
-        self._include_input = include_input
+        self._keeping = keeping
         self._deadline = deadline
 
     async def answer(self, prompt: Prompt) -> Outcome:
@@ -57,17 +78,36 @@ class Answerer:
             FatalReply: the provider refuses every request of this run.
             Dropped: the run stopped first.
         """
-        number = prompt.row.number or id(prompt)
-        trail = Trail(number, lists_calls=self._worker.lists_calls)
+        trail = self._new_trail(prompt)
         try:
             if self._deadline is None:
                 result = await self._worker.work(prompt, trail)
             else:
                 result = await self._in_time(prompt, trail, self._deadline)
-            return envelope.succeed(prompt.row, result, trail.as_notes(), self._include_input)
+            notes = trail.as_notes()
+            outcome = envelope.succeed(prompt.row, result, notes, self._keeping.include_input)
         except RowError as error:
-            failure = Failure.of(error)
-            return envelope.fail(prompt.row, failure, trail.as_notes(), self._include_input)
+            failure, notes = Failure.of(error), trail.as_notes()
+            outcome = envelope.fail(prompt.row, failure, notes, self._keeping.include_input)
+        if self._keeping.run_id is None:
+            return outcome
+        secrets = (*self._keeping.secrets, *self._worker.secrets)
+        events = trail.talk.events
+        return outcome._replace(
+            trace=trace_of(self._keeping.run_id, outcome, events, secrets=secrets)
+        )
+
+    def _new_trail(self, prompt: Prompt) -> Trail:
+        lists_calls, number = self._worker.lists_calls, prompt.row.number
+        traced = self._keeping.run_id is not None
+        trail = Trail(number or id(prompt), lists_calls=lists_calls, traced=traced)
+        spent = self._keeping.spent
+        if spent is not None and lists_calls and number is not None:
+            spent.begin(number)
+            trail.on_paid = lambda usage, usd: spent.paid(
+                number, usd, usage.as_dict() if usage is not None else {}
+            )
+        return trail
 
     async def _in_time(self, prompt: Prompt, trail: Trail, seconds: float) -> Any:
         """Work on a row within the time allowed from its first request on."""

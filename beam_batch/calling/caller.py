@@ -73,12 +73,14 @@ class Caller:
 
     Attributes:
         validate: turns a reply's text into a result.
+        model: its name, with the provider's.
         agent: for whom it asks, or None.
     """
 
     def __init__(
         self,
         *,
+        model: str,
         provider: Provider,
         transport: Transport,
         gate: Gate,
@@ -92,6 +94,7 @@ class Caller:
         row_cap: RowCap | None = None,
     ) -> None:
         self.validate = validate
+        self.model = model
         self.agent: str | None = None
         self.provider = provider
         self._transport = transport

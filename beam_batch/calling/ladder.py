@@ -11,6 +11,7 @@ from beam_batch.calling.gate import Dropped
 from beam_batch.calling.judging import complaint, judge
 from beam_batch.calling.trail import Trail
 from beam_batch.errors import RowError, StructuredOutputError
+from beam_batch.outputs.trace_files import WORKER
 from beam_batch.providers.base import Turn
 from beam_batch.records import Prompt
 
@@ -19,6 +20,7 @@ class Ladder:
     """Answers prompts through one model, and what still fails through the next."""
 
     lists_calls = False
+    secrets: tuple[str, ...] = ()
 
     def __init__(self, callers: Sequence[Caller], instruction: str, reask: int = 0) -> None:
         self.callers = callers
@@ -43,6 +45,7 @@ class Ladder:
     async def _ask(self, caller: Caller, prompt: Prompt, trail: Trail) -> Any:
         """Ask one model, again with what was wrong as often as is allowed."""
         history: tuple[Turn, ...] = ()
+        trail.talk.begins(WORKER, caller.model, self._instruction, prompt.text)
         failure: StructuredOutputError | None = None
         while True:
             request = caller.to_request(self._instruction, prompt.text, history)
@@ -50,6 +53,7 @@ class Ladder:
                 reply = await caller.ask(request, trail)
             except Dropped:
                 raise failure or Dropped from None  # what was paid is to be recorded
+            trail.talk.replied(WORKER, reply)
             try:
                 judged = judge(caller.validate, reply.text)
             except StructuredOutputError as error:
@@ -60,6 +64,7 @@ class Ladder:
                 if len(history) >= self._reask:
                     raise
                 history += (Turn(reply, message=complaint(error)),)
+                trail.talk.told(WORKER, history[-1].message)
                 trail.count("reasks")
                 continue
             if judged.was_repaired:

@@ -30,7 +30,7 @@ from beam_batch.options.agents import CrewSpec
 from beam_batch.outputs.ledger import LedgerSpec
 from beam_batch.outputs.recording import RecordSpec
 from beam_batch.outputs.sharing import Share
-from beam_batch.providers import PROVIDERS, make_provider, output_bound
+from beam_batch.providers import PROVIDERS, make_provider, output_bound, read_key
 from beam_batch.reuse.making import make_once
 
 
@@ -95,6 +95,15 @@ async def make_ladder(spec: WindowSpec, limits: GateSpec, stopping: asyncio.Even
     return Ladder(callers, spec.instruction, spec.repair.reask)
 
 
+def secrets_of(spec: WindowSpec) -> list[str]:
+    """Return the keys of the worker that no trace may hold."""
+    models = [spec.model, spec.repair.fallback]
+    if spec.crew is not None:
+        models += [agent.model for agent in spec.crew.agents.values()]
+    keys = (read_key(model, os.environ) for model in models if isinstance(model, ModelSpec))
+    return [key for key in keys if key]
+
+
 MakeWorker = Callable[[WindowSpec, GateSpec, asyncio.Event], Awaitable[Worker]]
 """Makes what answers rows, inside the event loop."""
 
@@ -116,6 +125,7 @@ def make_caller(
         max_attempts=call.max_attempts, wait=call.retry_wait, max_wait=call.retry_max_wait
     )
     return Caller(
+        model=f"{model.provider}.{model.model}",
         provider=provider,
         transport=make_transport(
             model, provider, os.environ, (call.timeout_of(model), call.stall_timeout)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from beam_batch.calling.talk import Talk
 from beam_batch.calling.transports.http import Answer
 from beam_batch.errors import RowError
 from beam_batch.providers.base import Reply, Usage
@@ -58,6 +59,7 @@ class Trail:
 
     Attributes:
         number: of the row, or something else that is its own.
+        talk: what is said in its conversations.
         attempts: requests sent.
         started: when the row first got leave to send, by the monotonic clock, or None.
         on_first_sent: called at that moment.
@@ -65,8 +67,9 @@ class Trail:
         usd: what is known to be spent; set_aside: the worst case of what is on its way.
     """
 
-    def __init__(self, number: int, *, lists_calls: bool = False) -> None:
+    def __init__(self, number: int, *, lists_calls: bool = False, traced: bool = False) -> None:
         self.number = number
+        self.talk = Talk(traced)
         self.attempts = 0
         self.started: float | None = None
         self.on_first_sent: Callable[[], None] | None = None

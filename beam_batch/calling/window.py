@@ -10,14 +10,15 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from beam_batch.calling.answering import Answerer
+from beam_batch.calling.answering import Answerer, Keeping
 from beam_batch.calling.gate import Dropped
 from beam_batch.calling.lane import Lane, Result
-from beam_batch.calling.setup import MakeWorker, WindowSpec, gate_spec, make_ladder
+from beam_batch.calling.setup import MakeWorker, WindowSpec, gate_spec, make_ladder, secrets_of
 from beam_batch.calling.slots import Slots
 from beam_batch.errors import FatalReply
 from beam_batch.outputs.recording import Recorder
 from beam_batch.outputs.sharing import Presence, Share
+from beam_batch.outputs.spent import SpentLog, SpentSpec
 from beam_batch.outputs.workdir import GaugeSpec
 from beam_batch.records import Outcome, Prompt
 
@@ -48,6 +49,9 @@ class Window:
         else:  # enough is little enough that the gate never runs dry
             self._slots = Slots(2 * most, enough=max(1, most // 2))
         self._limits = limits
+        self._spent: SpentLog | None = None
+        if spec.record is not None and spec.crew is not None:
+            self._spent = SpentSpec(spec.record.work, spec.record.session).open()
         self._counts = {"ok": 0, "failed": 0}
         self._usd = 0.0
         self._inbox: deque[tuple[Prompt, Lane]] = deque()
@@ -90,9 +94,9 @@ class Window:
 
     def _leave(self) -> None:
         self._thread.join()
-        for lock in (self._share, self._presence):
-            if lock is not None:
-                lock.close()
+        for thing in (self._share, self._presence, self._spent):
+            if thing is not None:
+                thing.close()
 
     def _serve(self, ready: Future[None]) -> None:
         asyncio.set_event_loop(self._loop)
@@ -108,11 +112,7 @@ class Window:
         except BaseException as error:
             ready.set_exception(error)
             return
-        self._answerer = Answerer(
-            worker,
-            include_input=self._spec.include_input,
-            deadline=self._spec.call.row_deadline,
-        )
+        self._answerer = Answerer(worker, self._keeping(), self._spec.call.row_deadline)
         watcher = asyncio.create_task(self._watch())
         gc.freeze()  # what is there now is there to the end: not to be looked through every time
         ready.set_result(None)
@@ -124,6 +124,15 @@ class Window:
         await asyncio.gather(watcher, *self._tasks, return_exceptions=True)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._answerer.close(), LONGEST_CLOSE)
+
+    def _keeping(self) -> Keeping:
+        run_id = self._spec.record.run_id if self._spec.record is not None else None
+        return Keeping(
+            include_input=self._spec.include_input,
+            run_id=run_id,
+            secrets=secrets_of(self._spec) if run_id is not None else (),
+            spent=self._spent,
+        )
 
     async def _watch(self) -> None:
         """Notice a stopped run, so that rows which wait are let go; show numbers."""
@@ -183,6 +192,8 @@ class Window:
             return outcome
         kind = "ok" if outcome.ok else "failed"
         self._counts[kind] += lane.recorder.record(outcome, kind)
+        if self._spent is not None and outcome.row_number is not None:
+            self._spent.done(outcome.row_number)
         self._usd += outcome.telemetry.get("cost_usd") or 0.0
         if record.stop.is_set_here():
             self._stop()

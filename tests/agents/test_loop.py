@@ -41,6 +41,7 @@ class _Caller:
         self.histories: list[tuple[Turn, ...]] = []
         self.validate = make_validator(schema, False)
         self.forgotten = 0
+        self.model = "m"
 
     def to_request(self, instruction: str, message: Any, history: tuple[Turn, ...]) -> Request:
         self.histories.append(history)
