@@ -44,7 +44,8 @@ setup(
             "duckdb>=1.4,<3",
             "huggingface_hub>=1",
             "hypothesis>=6.150",
-            "aiobotocore[boto3]>=3.8,<4",  # the boto3 that s3fs can use, or pip tries all others first
+            # the boto3 that s3fs can use, or pip tries all others first
+            "aiobotocore[boto3]>=3.8,<4",
             "moto[server]>=5.1,<6",
             "openai[aiohttp]>=3.50,<4",
             "puremagic>=1.30,<3",
