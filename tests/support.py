@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.starter import Fork
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -38,24 +40,38 @@ def command(*args: object) -> list[str]:
 
 
 def beam_batch(
-    *args: object, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    *args: object,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    fresh: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*args),
-        env=dict(env or environment()),
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    """Run the command line to its end; `fresh` as for `start`."""
+    with start(*args, env=env or environment(), cwd=cwd, fresh=fresh) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=300)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 def start(
-    *args: object, env: Mapping[str, str], cwd: Path | None = None, new_group: bool = False
+    *args: object,
+    env: Mapping[str, str],
+    cwd: Path | None = None,
+    new_group: bool = False,
+    fresh: bool = False,
 ) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(*args),
+    """Start the command line, by default in a fork that has Beam imported (tests/starter.py).
+
+    `fresh` starts an interpreter, where its own start is what is tested.
+    """
+    line = command(*args)
+    program: type[subprocess.Popen[str]] = subprocess.Popen
+    if not fresh:
+        program, line = Fork, line[3:]
+    return program(
+        line,
         env=dict(env),
         cwd=cwd,
         stdout=subprocess.PIPE,

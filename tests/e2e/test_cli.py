@@ -205,13 +205,13 @@ def test_no_secret_is_in_any_file_in_ps_in_errors_or_in_the_pipeline(folder: Pat
     script = lambda number, body: bad if number % 2 else Answer()  # noqa: E731
     with ScriptedServer(script, delay=0.02) as server:
         env = environment(OPENAI_BASE_URL=server.base_url, OPENAI_API_KEY=key)
-        process = start(*args, env=env, cwd=folder)
+        process = start(*args, env=env, cwd=folder, fresh=True)
         wait_until(lambda: server.requests > 20, process)
         shown = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True)
         assert "many.jsonl" in shown.stdout
         assert key not in shown.stdout
         _, stopped = interrupt(process, 2)  # type: ignore[arg-type]
-        done = beam_batch(*args, "--resume", env=env, cwd=folder)
+        done = beam_batch(*args, "--resume", env=env, cwd=folder, fresh=True)
         assert server.headers[0]["Authorization"] == f"Bearer {key}"
     assert done.returncode == 0, done.stderr
     assert key not in stopped + done.stderr + done.stdout
@@ -444,7 +444,7 @@ def test_a_kept_work_directory_of_a_finished_run_is_not_taken_for_unfinished(fol
 
 
 def test_help_groups_the_flags() -> None:
-    done = beam_batch("run", "--help", cwd=ROOT)
+    done = beam_batch("run", "--help", cwd=ROOT, fresh=True)
     assert done.returncode == 0
     for title in ("Input", "Model and prompt", "Output", "Calling", "Running"):
         assert title in done.stdout

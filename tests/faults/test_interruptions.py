@@ -102,7 +102,7 @@ def test_one_signal_drains_and_nothing_is_sent_twice(
     calm = _undisturbed(folder)
     with ScriptedServer(delay=0.02) as server:
         env = environment(GENERIC_BASE_URL=server.base_url)
-        process = start(*_arguments(folder, "out.jsonl", *engine), env=env)
+        process = start(*_arguments(folder, "out.jsonl", *engine), env=env, fresh=True)
         wait_until(lambda: server.requests >= 50, process)
         returncode, stderr = interrupt(process, number)
         assert returncode == code, stderr
