@@ -6,7 +6,7 @@ MCP := build/mcp/node_modules/.bin
 HAS_NPM := $(shell command -v npm)
 REVIEWS := templates/reviews
 
-.PHONY: docs ready run test gateway lint check portable bench bench-inputs bench-limits bench-caps clean
+.PHONY: docs ready run test gateway lint check portable bench bench-inputs bench-limits bench-caps bench-agents clean
 
 # Each environment is made once, and again when setup.py changes. That of tests does for `make run`.
 .venv/ready: EXTRAS = local,pydantic
@@ -100,5 +100,14 @@ bench-limits: .venv/ready-test
 bench-caps: .venv/ready-test
 	$(BIN)/python -m benchmarks.caps
 
+# openai-agents is the peer of agents; its client is another version than the tests'.
+.venv-agents/ready:
+	$(PYTHON) -m venv .venv-agents
+	.venv-agents/bin/pip install --quiet 'openai-agents>=0.24,<0.30'
+	touch $@
+
+bench-agents: .venv/ready-test .venv-agents/ready
+	$(BIN)/python -m benchmarks.agents .venv-agents/bin/python
+
 clean:
-	rm -rf .venv .venv-llmock .venv-litellm build *.egg-info
+	rm -rf .venv .venv-llmock .venv-litellm .venv-agents build *.egg-info

@@ -65,6 +65,9 @@ EVENTS = {
     "fallback_after": "rows_by_fallback_model",
     "flex_fallbacks": "flex_fallbacks",
     "requests_of_unknown_cost": "requests_of_unknown_cost",
+    "tool_calls": "tool_calls",
+    "web_searches": "web_searches",
+    "restarts": "rows_restarted",
 }
 """Fields of telemetry that are there where something happened, and what their sums are called."""
 

@@ -284,20 +284,25 @@ def test_a_server_that_fails_harms_only_the_rows_it_failed(tmp_path: Path, mark:
 
 
 def test_a_kill_amid_agent_rows_costs_only_what_was_unfinished(tmp_path: Path) -> None:
-    """Finished rows are not asked for again; unfinished ones begin anew."""
+    """Finished rows are not asked for again; unfinished ones begin anew, and what was paid for them
+    counts.
+    """
     cards = _write(tmp_path, main='function_tools: ["tools.py:count_words"]')
     call = json.dumps({"count_words": {"text": "a b"}})
-    rows = 40
+    rows, answered = 40, 41
     write_jsonl(tmp_path / "rows.jsonl", [{"calls": call, "n": n} for n in range(rows)])
-    args = _arguments(tmp_path, cards, "--parallel", "4", "-p", "{{calls}}", "--no-dedupe")
+    args = _arguments(
+        tmp_path, cards, "--parallel", "4", "--no-dedupe", "--price", "input=10,output=10",
+        "--summary-output", str(tmp_path / "summary.json"),
+    )  # fmt: skip
 
     def slow_after_20(number: int, body: dict[str, Any]) -> Answer:
-        return Answer(fault="hang") if number > 41 else call_what_is_asked(number, body)
+        return Answer(fault="hang") if number > answered else call_what_is_asked(number, body)
 
     with ScriptedServer(slow_after_20) as server:
         env = environment(GENERIC_BASE_URL=server.base_url)
         process = start(*args, env=env)
-        wait_until(lambda: server.requests >= 45, process)
+        wait_until(lambda: server.requests >= answered + 4, process)
         process.kill()
         process.communicate(timeout=60)
     parts = (tmp_path / ".out.jsonl.batch" / "parts").glob("*.jsonl")
@@ -308,6 +313,14 @@ def test_a_kill_amid_agent_rows_costs_only_what_was_unfinished(tmp_path: Path) -
         assert server.requests == 2 * (rows - finished)
     assert done.returncode == 0, done.stderr
     assert [row["result"] for row in read_jsonl(tmp_path / "out.jsonl")] == ["2"] * rows
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    lost = summary["lost_attempts"]
+    assert lost["rows"] == answered - 2 * finished > 0  # each had one answered call
+    telemetry = read_jsonl(tmp_path / "telemetry.jsonl")
+    whole = sum(line["cost_usd"] for line in telemetry) + lost["cost_usd"]
+    assert summary["cost_usd"] == pytest.approx(whole, abs=1e-6)
+    assert lost["usage"]["total_tokens"] == 5 * lost["rows"]
+    assert summary["tool_calls"] == rows
 
 
 # ---- limits of a row ---------------------------------------------------------------------------

@@ -77,3 +77,30 @@ def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert "did not start" in done.stderr
     assert not (tmp_path / ".out.jsonl.batch").exists()
+
+
+def test_a_real_model_calls_a_tool_and_reads_what_it_says(tmp_path: Path) -> None:
+    (tmp_path / "tools.py").write_text(
+        'def add(a: int, b: int) -> int:\n    """Add two numbers."""\n    return a + b\n'
+    )
+    (tmp_path / "adder.md").write_text(
+        "---\nfunction_tools: tools.py:add\nrequest_params: {max_iterations: 3}\n---\n"
+        "Use the tool add for every sum.\n"
+    )
+    sums = [(2, 3), (4, 5), (10, 7)]
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(json.dumps({"a": a, "b": b}) + "\n" for a, b in sums)
+    )
+    done = beam_batch(
+        "run", "-i", tmp_path / "rows.jsonl", "-o", tmp_path / "out.jsonl",
+        "--agent-card", tmp_path / "adder.md", "-p", "Add {{a}} and {{b}}.",
+        "-m", "local.smollm2?max_tokens=48&threads=1", "--parallel", "2",
+        "--telemetry-output", tmp_path / "telemetry.jsonl", env=environment(),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    telemetry = read_jsonl(tmp_path / "telemetry.jsonl")
+    assert [line["tools"] for line in telemetry] == [{"add": 1}] * len(sums)
+    results = read_jsonl(tmp_path / "out.jsonl")
+    assert [str(a + b) in row["result"] for row, (a, b) in zip(results, sums, strict=True)] == [
+        True
+    ] * len(sums)
