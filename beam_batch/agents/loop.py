@@ -115,10 +115,10 @@ class _Conversation:
             try:
                 judged = judge(self._caller.validate, reply.text)
             except StructuredOutputError as error:
+                judged_by_another = self._run.trail.drop_source("cache")
                 await self._caller.forget(request)
-                if self._run.trail.drop_source("cache"):
-                    continue
-                self._complain(reply, error)
+                if not judged_by_another:
+                    self._complain(reply, error)
                 continue
             if self._last is None:
                 if judged.was_repaired:

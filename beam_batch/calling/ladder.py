@@ -58,8 +58,9 @@ class Ladder:
                 judged = judge(caller.validate, reply.text)
             except StructuredOutputError as error:
                 failure = error
+                judged_by_another = trail.drop_source("cache")  # by another schema, in another run
                 await caller.forget(request)
-                if trail.drop_source("cache"):  # an earlier run judged by another schema
+                if judged_by_another:
                     continue
                 if len(history) >= self._reask:
                     raise

@@ -83,6 +83,7 @@ class Trail:
         self._said: dict[str, Any] = {}
         self._failed: list[dict[str, Any]] = []
         self._extra: dict[str, Any] = {}
+        self._source: str | None = None
         self._tools: dict[str, int] = {}
         self._citations: list[dict[str, Any]] = []
         self._searches = 0
@@ -93,6 +94,7 @@ class Trail:
         """Note that a request starts."""
         self.attempts += 1
         sent = self._last = Sent(agent)
+        self._source = None
         if self._calls is not None:
             self._calls.append(sent)
         if self.started is None:
@@ -123,14 +125,19 @@ class Trail:
 
     def reused(self, reply: Reply, source: str) -> None:
         """Note that a reply was there already: it costs nothing."""
-        self._extra["source"] = source
+        self._source = source
+        if self._calls is not None:
+            self.count(f"calls_from_{source}")
         self._citations.extend(reply.citations)
         for name in ("model", "finish_reason"):
             self._said[name] = getattr(reply, name)
 
     def drop_source(self, source: str) -> bool:
-        """Forget that a reply was there already; return whether it was."""
-        return self._extra.get("source") == source and bool(self._extra.pop("source"))
+        """Forget that the last reply was there already; return whether it was."""
+        if self._source != source:
+            return False
+        self._source = None
+        return True
 
     def failed(self, error: RowError, sent: Sent | None) -> None:
         """Note that a request failed."""
@@ -189,6 +196,8 @@ class Trail:
             notes["calls"] = [sent.as_notes() for sent in self._calls]
             notes["tool_calls"] = sum(self._tools.values())
             notes["tools"] = self._tools
+        elif self._source is not None:
+            notes["source"] = self._source
         return notes | self._extra
 
     def _timing(self) -> dict[str, float]:

@@ -68,6 +68,8 @@ EVENTS = {
     "tool_calls": "tool_calls",
     "web_searches": "web_searches",
     "restarts": "rows_restarted",
+    "calls_from_duplicate": "calls_from_duplicate",
+    "calls_from_cache": "calls_from_cache",
 }
 """Fields of telemetry that are there where something happened, and what their sums are called."""
 

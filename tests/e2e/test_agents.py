@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.agents.support import FAULTY, NO_NODE, NODE
+from tests.agents.support import FAULTY, NO_NODE, NODE, parent_of
 from tests.conftest import Aimock, free_port
 from tests.fakes import Answer, ScriptedServer
 from tests.support import (
@@ -223,9 +223,11 @@ def test_no_process_stays_after_success_and_failure(
 
 
 @needs_proc
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    ("number", "workers"), [(signal.SIGINT, 1), (signal.SIGKILL, 1), (signal.SIGKILL, 2)]
+)
 def test_no_process_stays_when_a_run_is_stopped(
-    tmp_path: Path, mark: str, number: signal.Signals
+    tmp_path: Path, mark: str, number: signal.Signals, workers: int
 ) -> None:
     """A hanging tool, and a child of the server that ignores every polite signal."""
     cards = _write(tmp_path, main=_faulty(mark, timeout=600))
@@ -233,10 +235,16 @@ def test_no_process_stays_when_a_run_is_stopped(
     write_jsonl(tmp_path / "rows.jsonl", [{"calls": json.dumps(call)} for call in calls])
     with ScriptedServer(call_what_is_asked) as server:
         env = environment(GENERIC_BASE_URL=server.base_url)
-        process = start(*_arguments(tmp_path, cards), env=env)
+        args = _arguments(tmp_path, cards, "--", f"--direct_num_workers={workers}")
+        process = start(*args, env=env)
         wait_until(lambda: server.requests == 5, process)  # all but the last answer of `nap`
         assert len(_processes(mark)) >= 2
         if number == signal.SIGKILL:
+            parents = {parent_of(pid) for pid in _processes(mark)} - set(_processes(mark))
+            assert (process.pid in parents) is (workers == 1)
+            for worker in parents - {1}:
+                os.kill(worker, signal.SIGKILL)
+            wait_until(lambda: not _processes(mark))
             process.kill()
             process.communicate(timeout=60)
         else:
