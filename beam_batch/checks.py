@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from beam_batch.agents.models import models_of
+from beam_batch.agents.cards.models import models_of
 from beam_batch.batches.services import check_batch
 from beam_batch.calling.pricing import make_pricer
 from beam_batch.errors import OptionsError

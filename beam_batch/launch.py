@@ -84,7 +84,7 @@ def run(spec: RunSpec) -> Summary:
 def _resolved(spec: RunSpec) -> RunSpec:
     """Read the model strings."""
     if spec.crew is not None and not isinstance(spec.model, ModelSpec):
-        from beam_batch.agents.models import resolve_crew
+        from beam_batch.agents.cards.models import resolve_crew
 
         model, crew = resolve_crew(spec.crew, spec.model, os.environ)
         spec = dataclasses.replace(spec, model=model, crew=crew)
@@ -171,7 +171,7 @@ def _model_server(spec: RunSpec, work: WorkDir) -> Iterator[RunSpec]:
         model = dataclasses.replace(spec.model, base_url=server.url)
         spec = dataclasses.replace(spec, model=model)
         if spec.crew is not None:
-            from beam_batch.agents.models import at_local_server
+            from beam_batch.agents.cards.models import at_local_server
 
             spec = dataclasses.replace(spec, crew=at_local_server(spec.crew, server.url))
         yield spec

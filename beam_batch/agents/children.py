@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from beam_batch.agents.member import Member
-from beam_batch.agents.tools import RowRun, ToolReply
+from beam_batch.agents.tools.base import RowRun, ToolReply
 from beam_batch.errors import AgentError, ReplyError, RowCostReached, ToolServerFailed
 from beam_batch.providers.base import ToolSpec
 

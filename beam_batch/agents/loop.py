@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from beam_batch import jsonio
 from beam_batch.agents.member import together
-from beam_batch.agents.tools import RowRun, Tool
+from beam_batch.agents.tools.base import RowRun, Tool
 from beam_batch.calling.caller import Caller
 from beam_batch.calling.gate import Dropped
 from beam_batch.calling.judging import complaint, judge

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Iterable
 from typing import Any, Protocol, TypeVar
 
-from beam_batch.agents.tools import RowRun
+from beam_batch.agents.tools.base import RowRun
 from beam_batch.options import SchemaSpec
 from beam_batch.options.agents import AgentSpec
 from beam_batch.records import Content

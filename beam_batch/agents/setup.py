@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from beam_batch.agents.children import ChildTool
 from beam_batch.agents.loop import Agent, Asker, MakeAsker
 from beam_batch.agents.member import Member
-from beam_batch.agents.skills import load_skills, skills_prompt
-from beam_batch.agents.toolbox import tools_of, unique
-from beam_batch.agents.tools import RowRun, Tool
+from beam_batch.agents.tools.base import RowRun, Tool
+from beam_batch.agents.tools.skills import load_skills, skills_prompt
+from beam_batch.agents.tools.toolbox import tools_of, unique
 from beam_batch.agents.workflows import make_workflow
 from beam_batch.calling.cache_keys import cache_keys
 from beam_batch.calling.caller import Caller
@@ -29,7 +29,7 @@ from beam_batch.providers.base import NO_TOOLS, Tools
 from beam_batch.records import Prompt
 
 if TYPE_CHECKING:
-    from beam_batch.agents.servers import Servers
+    from beam_batch.agents.mcp.servers import Servers
 
 
 async def make_crew(spec: WindowSpec, limits: GateSpec, stopping: asyncio.Event) -> Crew:
@@ -60,7 +60,7 @@ async def _start_servers(crew: CrewSpec) -> Servers | None:
     wanted = [server for agent in crew.agents.values() for server in agent.servers]
     if not wanted:
         return None
-    from beam_batch.agents.servers import Servers
+    from beam_batch.agents.mcp.servers import Servers
 
     servers = Servers(wanted, os.environ)
     await servers.start()

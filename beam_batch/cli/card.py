@@ -12,7 +12,7 @@ from beam_batch.cli.agent_flags import MCP_CONFIG, TRUST_CARD, VARIABLES
 from beam_batch.errors import OptionsError
 
 if TYPE_CHECKING:
-    from beam_batch.agents.cards import LoadedCard
+    from beam_batch.agents.cards.loading import LoadedCard
     from beam_batch.options import AgentSpec
 
 
@@ -32,8 +32,8 @@ def _shared(command: Any) -> Any:
 @_shared
 def check(cards: tuple[str, ...], **flags: Any) -> None:
     """Check cards, and say in plain words what is in them; nothing is started or sent."""
-    from beam_batch.agents.cards import load_cards
-    from beam_batch.agents.crew import select
+    from beam_batch.agents.cards.loading import load_cards
+    from beam_batch.agents.cards.members import select
     from beam_batch.cli.settings import variables
 
     loaded = load_cards(
@@ -74,7 +74,7 @@ def _check_model(agent: AgentSpec) -> None:
 
 def _lines(found: LoadedCard) -> Iterator[str]:
     """Describe a card, a line a thing that it has."""
-    from beam_batch.agents.crew import THINKERS
+    from beam_batch.agents.cards.members import THINKERS
 
     agent = found.agent
     yield f"{agent.source}: ok"

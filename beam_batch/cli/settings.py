@@ -93,7 +93,7 @@ def crew_spec(flags: Flags) -> CrewSpec | None:
         raise OptionsError(
             "--instruction and --agent-card exclude each other; a card has its own instruction."
         )
-    from beam_batch.agents.cards import load_crew
+    from beam_batch.agents.cards.loading import load_crew
 
     crew = load_crew(
         cards,
@@ -118,7 +118,7 @@ def _check_shell(crew: CrewSpec, allowed: bool) -> None:
 
 def crew_model(flags: Flags, crew: CrewSpec) -> str | None:
     """Return what ``--model`` adds to the models that cards name."""
-    from beam_batch.agents.crew import model_for
+    from beam_batch.agents.cards.members import model_for
 
     return model_for(crew, flags["model"], os.environ.get("BEAM_BATCH_MODEL"))
 
@@ -136,7 +136,7 @@ def model_string(flags: Flags) -> str:
 
 def variables(flags: Flags) -> dict[str, str]:
     """Read the variables of instructions."""
-    from beam_batch.agents.card_variables import read_variables
+    from beam_batch.agents.cards.variables import read_variables
 
     return read_variables(flags["variables"], flags["variable_files"], flags["vars_json"])
 
@@ -182,7 +182,7 @@ def prompt_spec(flags: Flags) -> PromptSpec:
 
 
 def _filled(instruction: str, values: Mapping[str, str]) -> str:
-    from beam_batch.agents.card_variables import fill, placeholders
+    from beam_batch.agents.cards.variables import fill, placeholders
 
     for name in values.keys() - set(placeholders(instruction)):
         print(f"batch: variable {name} is not in --instruction.", file=sys.stderr)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from beam_batch.agents.cards import load_crew
+from beam_batch.agents.cards.loading import load_crew
 from beam_batch.options.agents import AgentSpec, CrewSpec
 
 

@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from beam_batch.agents.servers import Servers
-from beam_batch.agents.tools import RowRun, Tool, ToolReply
+from beam_batch.agents.mcp.servers import Servers
+from beam_batch.agents.tools.base import RowRun, Tool, ToolReply
 from beam_batch.calling.trail import Trail
 from beam_batch.options.agents import ServerSpec
 from beam_batch.records import Row

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from beam_batch.agents import card_files
-from beam_batch.agents.card_files import read_cards
+from beam_batch.agents.cards import files as card_files
+from beam_batch.agents.cards.files import read_cards
 from beam_batch.errors import OptionsError
 from tests.agents.cards import load, write
 from tests.fakes import LoopbackServer

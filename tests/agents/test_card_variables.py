@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_batch.agents.card_variables import (
+from beam_batch.agents.cards.variables import (
     UnsetVariable,
     expand,
     fill,

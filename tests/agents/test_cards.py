@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from beam_batch.agents import cards
-from beam_batch.agents.card_checks import parse_card
-from beam_batch.agents.card_fields import IGNORED, REFUSED
-from beam_batch.agents.card_files import CardText
+from beam_batch.agents.cards import loading as cards
+from beam_batch.agents.cards.checks import parse_card
+from beam_batch.agents.cards.fields import IGNORED, REFUSED
+from beam_batch.agents.cards.files import CardText
 from beam_batch.errors import OptionsError
 from beam_batch.options import DEFAULT_INSTRUCTION
 from beam_batch.options.agents import AgentSpec, FunctionSpec, LoopSpec

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_batch.agents.crew import check_members, model_for, reachable, select
+from beam_batch.agents.cards.members import check_members, model_for, reachable, select
 from beam_batch.errors import OptionsError
 from beam_batch.options.agents import AgentSpec, CrewSpec
 from tests.agents.cards import load, write

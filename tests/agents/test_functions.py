@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from beam_batch.agents.functions import check_function, tool_of
-from beam_batch.agents.tools import Tool, ToolReply
+from beam_batch.agents.tools.base import Tool, ToolReply
+from beam_batch.agents.tools.functions import check_function, tool_of
 from beam_batch.errors import OptionsError
 from beam_batch.options.agents import FunctionSpec
 from tests.agents.support import new_run

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from beam_batch.agents.local_tools import MOST_OUTPUT, command_tool, file_tools
-from beam_batch.agents.servers import Servers
-from beam_batch.agents.skills import load_skills, read_skill, skills_prompt
-from beam_batch.agents.toolbox import tools_of, unique
-from beam_batch.agents.tools import Tool, ToolReply
+from beam_batch.agents.mcp.servers import Servers
+from beam_batch.agents.tools.base import Tool, ToolReply
+from beam_batch.agents.tools.local import MOST_OUTPUT, command_tool, file_tools
+from beam_batch.agents.tools.skills import load_skills, read_skill, skills_prompt
+from beam_batch.agents.tools.toolbox import tools_of, unique
 from beam_batch.errors import OptionsError
 from beam_batch.options.agents import AgentSpec, FunctionSpec
 from beam_batch.providers.base import ToolSpec
@@ -94,10 +94,10 @@ def test_a_listing_stays_in_the_roots(root: Path) -> None:
 
 
 def test_a_long_file_is_read_in_pieces(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("beam_batch.agents.folders.MOST_BYTES", 8)
+    monkeypatch.setattr("beam_batch.agents.tools.folders.MOST_BYTES", 8)
     reading = by_name(file_tools([str(root)], 20.0))["read_file"]
     assert _call(reading, path="a.txt").text == "inside \n[9 bytes; go on with offset 8]"
-    monkeypatch.setattr("beam_batch.agents.folders.MOST_BYTES", 7)
+    monkeypatch.setattr("beam_batch.agents.tools.folders.MOST_BYTES", 7)
     assert _call(reading, path="a.txt", offset=7).text == "é"
 
 

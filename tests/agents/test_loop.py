@@ -11,7 +11,7 @@ import pytest
 
 from beam_batch.agents.children import ChildTool
 from beam_batch.agents.loop import Agent, Asker
-from beam_batch.agents.tools import RowRun, ToolReply
+from beam_batch.agents.tools.base import RowRun, ToolReply
 from beam_batch.calling.trail import Trail
 from beam_batch.errors import RepeatedCall, StructuredOutputError, ToolServerDied, TooManyIterations
 from beam_batch.options import SchemaSpec

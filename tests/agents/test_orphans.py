@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from beam_batch.agents import supervisor
+from beam_batch.agents.tools import supervisor
 from tests.agents.support import children_of, is_running
 from tests.support import ROOT, environment, wait_until
 

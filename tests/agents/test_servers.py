@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from beam_batch.agents.servers import Servers
-from beam_batch.agents.tools import ToolReply
+from beam_batch.agents.mcp.servers import Servers
+from beam_batch.agents.tools.base import ToolReply
 from beam_batch.errors import FatalReply, ToolServerDied, ToolServerFailed
 from beam_batch.options.agents import ServerSpec
 from tests.agents.support import (
@@ -208,7 +208,7 @@ async def test_a_row_that_ends_its_server_twice_takes_no_other_row_with_it() -> 
 
 @in_loop
 async def test_a_line_without_an_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("beam_batch.agents.stdio.LARGEST", 2**23)
+    monkeypatch.setattr("beam_batch.agents.mcp.stdio.LARGEST", 2**23)
     async with started(faulty()) as servers:
         caller = Caller(servers, faulty())
         with pytest.raises(ToolServerDied, match="a line of more than 8 MiB"):
@@ -260,7 +260,7 @@ async def test_a_call_that_hangs_fails_its_row_and_no_other() -> None:
 async def test_a_server_that_hangs_is_started_again_for_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("beam_batch.agents.servers.PROBE_TIMEOUT", 0.2)
+    monkeypatch.setattr("beam_batch.agents.mcp.servers.PROBE_TIMEOUT", 0.2)
     spec = faulty(timeout=0.5)
     async with started(spec) as servers:
         caller = Caller(servers, spec)

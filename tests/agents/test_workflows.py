@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_batch.agents.member import Member
-from beam_batch.agents.tools import RowRun
+from beam_batch.agents.tools.base import RowRun
 from beam_batch.agents.workflows import make_workflow
 from beam_batch.agents.workflows.matching import matcher, normalized
 from beam_batch.agents.workflows.orchestrator import MOST_ROUNDS

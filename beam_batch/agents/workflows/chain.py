@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from beam_batch.agents.tools import RowRun
+from beam_batch.agents.tools.base import RowRun
 from beam_batch.agents.workflows.team import Team
 from beam_batch.agents.workflows.texts import as_text, block, joined
 from beam_batch.options import SchemaSpec

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from beam_batch.agents.member import together
-from beam_batch.agents.tools import RowRun
+from beam_batch.agents.tools.base import RowRun
 from beam_batch.agents.workflows.matching import STRATEGIES, matcher
 from beam_batch.agents.workflows.team import Team
 from beam_batch.agents.workflows.texts import as_text

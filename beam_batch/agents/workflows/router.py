@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from beam_batch.agents.member import Member
-from beam_batch.agents.tools import RowRun
+from beam_batch.agents.tools.base import RowRun
 from beam_batch.agents.workflows.team import Team
 from beam_batch.agents.workflows.texts import TEXT, block, joined, name_of, roster, schema_of
 from beam_batch.options import SchemaSpec

@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from beam_batch import jsonio
-from beam_batch.agents.card_checks import Card, check_value, nearest
-from beam_batch.agents.card_fields import SERVER
-from beam_batch.agents.card_variables import UnsetVariable, expand
+from beam_batch.agents.cards.checks import Card, check_value, nearest
+from beam_batch.agents.cards.fields import SERVER
+from beam_batch.agents.cards.variables import UnsetVariable, expand
 from beam_batch.errors import InvalidJSON, OptionsError
 from beam_batch.options.agents import ServerSpec
 
@@ -97,7 +97,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _from_yaml(path: Path, text: str) -> Any:
-    from beam_batch.agents.card_yaml import BadYaml, read_yaml
+    from beam_batch.agents.cards.documents import BadYaml, read_yaml
 
     try:
         return read_yaml(text).value

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from beam_batch.agents.processes import base_environment
+from beam_batch.agents.tools.processes import base_environment
 from beam_batch.errors import OptionsError
 from beam_batch.options.agents import ServerSpec
 from beam_batch.redaction import redact, secret_of

@@ -17,8 +17,8 @@ from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
 from beam_batch import jsonio
-from beam_batch.agents import processes
-from beam_batch.agents.variables import Target
+from beam_batch.agents.mcp.target import Target
+from beam_batch.agents.tools import processes
 from beam_batch.errors import InvalidJSON
 
 LARGEST = 64 * 2**20

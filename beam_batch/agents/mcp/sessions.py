@@ -17,8 +17,8 @@ from mcp import Client, MCPError
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 
-from beam_batch.agents.stdio import LARGEST, StdioTransport
-from beam_batch.agents.variables import Target
+from beam_batch.agents.mcp.stdio import LARGEST, StdioTransport
+from beam_batch.agents.mcp.target import Target
 from beam_batch.errors import first_line
 
 CLIENT = mcp_types.Implementation(name="beam-batch", version="0.1.0")

@@ -8,7 +8,7 @@ from typing import Any
 import mcp_types
 
 from beam_batch import jsonio
-from beam_batch.agents.tools import ToolReply
+from beam_batch.agents.tools.base import ToolReply
 
 
 def to_reply(result: mcp_types.CallToolResult) -> ToolReply:

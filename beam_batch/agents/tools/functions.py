@@ -21,9 +21,9 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from typing_extensions import TypedDict
 
 from beam_batch import jsonio
-from beam_batch.agents.names import usable
-from beam_batch.agents.threads import in_thread
-from beam_batch.agents.tools import RowRun, Tool, ToolReply
+from beam_batch.agents.tools.base import RowRun, Tool, ToolReply
+from beam_batch.agents.tools.names import usable
+from beam_batch.agents.tools.threads import in_thread
 from beam_batch.errors import OptionsError, first_line
 from beam_batch.options.agents import FunctionSpec
 from beam_batch.providers.base import ToolSpec

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from beam_batch.agents.local_tools import command_tool, file_tools
-from beam_batch.agents.names import LONGEST_NAME, usable
-from beam_batch.agents.skills import load_skills, read_skill
-from beam_batch.agents.tools import RowRun, Tool, ToolReply
+from beam_batch.agents.tools.base import RowRun, Tool, ToolReply
+from beam_batch.agents.tools.local import command_tool, file_tools
+from beam_batch.agents.tools.names import LONGEST_NAME, usable
+from beam_batch.agents.tools.skills import load_skills, read_skill
 from beam_batch.options.agents import AgentSpec
 from beam_batch.providers.base import ToolSpec
 
 if TYPE_CHECKING:  # which takes as long to import as all of the rest
-    from beam_batch.agents.servers import Servers
+    from beam_batch.agents.mcp.servers import Servers
 
 
 def tools_of(
@@ -33,7 +33,7 @@ def tools_of(
     """
     tools: list[Tool] = []
     if agent.functions:
-        from beam_batch.agents.functions import tool_of  # imports Pydantic
+        from beam_batch.agents.tools.functions import tool_of  # imports Pydantic
 
         tools += [tool_of(function, agent.loop.tool_timeout) for function in agent.functions]
     for server in agent.servers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from beam_batch.agents.card_checks import nearest
+from beam_batch.agents.cards.checks import nearest
 from beam_batch.errors import OptionsError
 from beam_batch.options.agents import AGENT, AgentSpec, CrewSpec
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from beam_batch.agents.card_fields import (
+from beam_batch.agents.cards.fields import (
     IGNORED,
     LISTS,
     OTHER_NAMES,
@@ -21,8 +21,8 @@ from beam_batch.agents.card_fields import (
     schema_of,
     types_with,
 )
-from beam_batch.agents.card_files import CardText, has_front_matter
-from beam_batch.agents.card_variables import UnsetVariable, expand, names_environment
+from beam_batch.agents.cards.files import CardText, has_front_matter
+from beam_batch.agents.cards.variables import UnsetVariable, expand, names_environment
 from beam_batch.errors import OptionsError
 
 Where = tuple[str | int, ...]
@@ -77,7 +77,7 @@ def parse_card(found: CardText, trust: bool) -> Card:
         OptionsError: it is none, or PyYAML is not installed.
     """
     try:
-        from beam_batch.agents.card_yaml import BadYaml, read_yaml
+        from beam_batch.agents.cards.documents import BadYaml, read_yaml
     except ImportError:
         raise OptionsError(
             f"--agent-card {found.source} needs PyYAML: pip install 'beam-batch[agents]'."

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from beam_batch.agents.card_checks import Card, check, parse_card
-from beam_batch.agents.card_fields import DEFAULTS, LOOP, MODEL_OPTIONS
-from beam_batch.agents.card_files import read_cards, shown
-from beam_batch.agents.card_servers import McpConfig, servers_of
-from beam_batch.agents.card_tools import check_shell, functions_of, roots_of, skills_of
-from beam_batch.agents.card_variables import fill, placeholders
-from beam_batch.agents.crew import by_name, check_members, reachable, select
+from beam_batch.agents.cards.checks import Card, check, parse_card
+from beam_batch.agents.cards.fields import DEFAULTS, LOOP, MODEL_OPTIONS
+from beam_batch.agents.cards.files import read_cards, shown
+from beam_batch.agents.cards.members import by_name, check_members, reachable, select
+from beam_batch.agents.cards.servers import McpConfig, servers_of
+from beam_batch.agents.cards.tools import check_shell, functions_of, roots_of, skills_of
+from beam_batch.agents.cards.variables import fill, placeholders
 from beam_batch.errors import OptionsError
 from beam_batch.options import DEFAULT_INSTRUCTION
 from beam_batch.options.agents import AGENT, AgentSpec, CrewSpec, LoopSpec

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlencode
 
-from beam_batch.agents.crew import members
+from beam_batch.agents.cards.members import members
 from beam_batch.errors import OptionsError
 from beam_batch.options import ModelSpec
 from beam_batch.options.agents import AgentSpec, CrewSpec

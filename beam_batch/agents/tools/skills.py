@@ -9,9 +9,9 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from beam_batch.agents.folders import NotAllowed, read_text
-from beam_batch.agents.threads import in_thread
-from beam_batch.agents.tools import RowRun, Tool, ToolReply
+from beam_batch.agents.tools.base import RowRun, Tool, ToolReply
+from beam_batch.agents.tools.folders import NotAllowed, read_text
+from beam_batch.agents.tools.threads import in_thread
 from beam_batch.errors import OptionsError, first_line
 from beam_batch.providers.base import ToolSpec
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from beam_batch.agents import processes
-from beam_batch.agents.folders import NotAllowed, list_folder, read_text
-from beam_batch.agents.threads import in_thread
-from beam_batch.agents.tools import RowRun, Tool, ToolReply
+from beam_batch.agents.tools import processes
+from beam_batch.agents.tools.base import RowRun, Tool, ToolReply
+from beam_batch.agents.tools.folders import NotAllowed, list_folder, read_text
+from beam_batch.agents.tools.threads import in_thread
 from beam_batch.providers.base import ToolSpec
 
 SHELL = "/bin/sh"

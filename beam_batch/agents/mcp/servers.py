@@ -13,11 +13,11 @@ import mcp_types
 from mcp import MCPError
 from pydantic import ValidationError
 
-from beam_batch.agents.content import to_reply
-from beam_batch.agents.names import usable
-from beam_batch.agents.sessions import Died, NotOpened, Session, keep_quiet
-from beam_batch.agents.tools import RowRun, Tool, ToolReply
-from beam_batch.agents.variables import Target, resolve
+from beam_batch.agents.mcp.results import to_reply
+from beam_batch.agents.mcp.sessions import Died, NotOpened, Session, keep_quiet
+from beam_batch.agents.mcp.target import Target, resolve
+from beam_batch.agents.tools.base import RowRun, Tool, ToolReply
+from beam_batch.agents.tools.names import usable
 from beam_batch.errors import FatalReply, OptionsError, ToolServerDied, ToolServerFailed
 from beam_batch.options.agents import ServerSpec
 from beam_batch.providers.base import ToolSpec

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from beam_batch.agents.card_checks import Card, nearest
+from beam_batch.agents.cards.checks import Card, nearest
 from beam_batch.errors import OptionsError
 from beam_batch.options.agents import FunctionSpec
 
@@ -80,7 +80,7 @@ def skills_of(card: Card) -> tuple[str, ...]:
     """
     found = tuple(map(str, _folders(card, "skills")))
     if found:
-        from beam_batch.agents.skills import load_skills
+        from beam_batch.agents.tools.skills import load_skills
 
         try:
             load_skills(found)

@@ -1,0 +1,1 @@
+"""Agent cards: from what a user names to checked specs."""

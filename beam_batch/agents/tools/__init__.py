@@ -1,0 +1,1 @@
+"""What agents may call, and all tools but those of MCP servers."""
