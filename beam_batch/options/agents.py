@@ -25,8 +25,9 @@ class ServerSpec:
     """One MCP server: a command of this machine (stdio) or a URL (http, sse).
 
     Attributes:
-        env: what its process sees beside PATH and HOME; values may hold ``${NAME}``, which is taken
-            from the worker's environment when the server starts, so that no secret is in a spec.
+        command, args, url: may hold ``${NAME}``, which is taken from the worker's environment when
+            the server starts, so that no secret is in a spec; ``$${`` is ``${``.
+        env: what its process sees beside PATH and HOME; the same holds for its values.
         headers: of every request to a URL; the same holds for their values.
         session: shared by all rows of a worker, or one a row.
         allowed: patterns (fnmatch) of the tools that may be used; () for all.

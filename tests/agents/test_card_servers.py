@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from beam_batch.agents.mcp.target import resolve
 from beam_batch.errors import OptionsError
 from beam_batch.options.agents import ServerSpec
-from tests.agents.cards import card, write
+from tests.agents.cards import card, load, write
+from tests.agents.test_card_files import Files
 
 
 def _servers(folder: Path, fields: str, **given: Any) -> tuple[ServerSpec, ...]:
@@ -54,8 +56,44 @@ def test_targets_to_connect_to_are_commands_or_urls(tmp_path: Path) -> None:
     )
 
 
+ESCAPED = """
+servers:
+  own: {command: '$${CANARY}', args: ['$${CANARY}'], env: {A: '$${CANARY}'}}
+  far: {url: 'https://h/$${CANARY}', headers: {A: 'Bearer $${CANARY:x}'}}
+mcp_connect:
+- {target: '$${CANARY} $${CANARY}', name: two}
+"""
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_an_escaped_variable_is_never_filled_in(outside: bool, tmp_path: Path) -> None:
+    env = {"CANARY": "canary-4711"}
+    if outside:
+        text = "\n".join(line for line in ESCAPED.splitlines() if "h/$" in line)
+        with Files({"/a.yaml": f"servers:\n{text}"}) as server:
+            found = load(f"{server.url}/a.yaml", env=env).agents["a"].servers
+    else:
+        found = _servers(tmp_path, ESCAPED, env=env)
+    assert len(found) == (1 if outside else 3)
+    for spec in found:
+        target = resolve(spec, env)
+        said = [*target.command, target.url, *target.headers.values(), *target.env.values()]
+        assert any("${CANARY" in text for text in said)
+        assert "canary-4711" not in str(said)
+        assert target.secrets == ()
+
+
+def test_a_variable_of_a_server_is_filled_in_once_by_the_worker(tmp_path: Path) -> None:
+    env = {"BIN": "/opt/${ZONE}", "ZONE": "Europe/Berlin"}
+    (spec,) = _servers(tmp_path, "mcp_connect: [{target: '${BIN}/serve ${ZONE} ${X:y}'}]", env=env)
+    target = resolve(spec, env)
+    assert target.command == ("/opt/${ZONE}/serve", "Europe/Berlin", "y")
+    assert target.secrets == ("Europe/Berlin", "/opt/${ZONE}")
+
+
 CONFIG = {
     "time": {"command": "${BIN}/serve", "args": ["${ZONE:-UTC}"], "autoApprove": ["x"]},
+    "here": {"command": "x", "cwd": "${BIN}"},
     "web": {"type": "streamable-http", "url": "https://h/mcp", "description": "x"},
     "gone": {"command": "x", "disabled": True},
     "odd": {"command": "x", "args": "y"},
@@ -70,7 +108,7 @@ def test_cards_may_name_servers_of_a_file(outer: str, tmp_path: Path) -> None:
     config = write(tmp_path, "mcp.json", json.dumps({outer: inner}, indent="\t"))
     found = _servers(tmp_path, "servers: [time, web]", mcp_config=str(config), env={"BIN": "/opt"})
     assert found == (
-        ServerSpec(name="time", command="/opt/serve", args=("${ZONE:UTC}",)),
+        ServerSpec(name="time", command="${BIN}/serve", args=("${ZONE:UTC}",)),
         ServerSpec(name="web", transport="http", url="https://h/mcp"),
     )
 
@@ -147,7 +185,7 @@ CONFIG_MISTAKES = {
     "gone": ": gone is disabled.",
     "bare": ": bare wants a mapping; got 'x'.",
     "editor": ": editor.env: write ${TOKEN} for ${env:TOKEN}.",
-    "time": ": time.command names ${BIN}, which is not set.",
+    "here": ": here.cwd names ${BIN}, which is not set.",
 }
 
 

@@ -27,7 +27,7 @@ from beam_batch.errors import OptionsError
 
 Where = tuple[str | int, ...]
 
-_LATE = (("env",), ("headers",), ("args",), ("url",), ("target",))
+_LATE = (("env",), ("headers",), ("command",), ("args",), ("url",), ("target",))
 """Keys of servers whose texts the worker expands, so that no secret is in a spec."""
 _ONE_OR_MORE = ("skills", "roots", "function_tools")
 

@@ -75,7 +75,7 @@ class McpConfig:
         if foreign:
             raise OptionsError(f"{where}: write ${{{foreign[2]}}} for {foreign[0]}.")
         value = _SHELL_DEFAULT.sub(r"${\1:", value)
-        if key not in ("command", "cwd"):
+        if key != "cwd":
             return value
         try:
             return expand(value, self._env)

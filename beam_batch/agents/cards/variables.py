@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from beam_batch import jsonio
@@ -83,8 +83,13 @@ def placeholders(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_PLACEHOLDER.findall(text)))
 
 
-def expand(text: str, env: Mapping[str, str]) -> str:
+def expand(
+    text: str, env: Mapping[str, str], found: Callable[[str], None] = lambda value: None
+) -> str:
     """Put the environment into a text: ``${NAME}`` and ``${NAME:default}``; ``$${`` is ``${``.
+
+    `found` is told each value that came from the environment. Expand a text once only: what an
+    escape stands for would be a variable the second time.
 
     >>> expand("${A} ${B:two} $${C}", {"A": "one"})
     'one two ${C}'
@@ -97,10 +102,12 @@ def expand(text: str, env: Mapping[str, str]) -> str:
         escaped, name, default = match.groups()
         if escaped:
             return match[0][1:]
-        found = env.get(name, default)
-        if found is None:
+        if name in env:
+            found(env[name])
+            return env[name]
+        if default is None:
             raise UnsetVariable(name)
-        return found
+        return str(default)
 
     return _ENV.sub(value, text)
 

@@ -1,17 +1,15 @@
-"""What a card leaves to the environment of the worker: `${NAME}` and `${NAME:default}`."""
+"""A server as a card names it, with what it leaves to the environment of the worker."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from beam_batch.agents.cards.variables import UnsetVariable, expand
 from beam_batch.agents.tools.processes import base_environment
 from beam_batch.errors import OptionsError
 from beam_batch.options.agents import ServerSpec
 from beam_batch.redaction import redact, secret_of
-
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::([^}]*))?\}")
 
 
 @dataclass(frozen=True)
@@ -38,21 +36,16 @@ def resolve(spec: ServerSpec, env: Mapping[str, str]) -> Target:
     Raises:
         OptionsError: a variable is not set, and has no default.
     """
-    secrets: list[str] = []
+    found: set[str] = set()
 
     def filled(text: str) -> str:
-        return _VARIABLE.sub(value_of, text)
-
-    def value_of(match: re.Match[str]) -> str:
-        name, default = match.groups()
-        value = env.get(name, default)
-        if value is None:
+        try:
+            return expand(text, env, found.add)
+        except UnsetVariable as unset:
             raise OptionsError(
-                f"MCP server {spec.name!r} needs the environment variable {name}, which is not set."
-            )
-        if name in env and secret_of(value):
-            secrets.append(value)
-        return value
+                f"MCP server {spec.name!r} needs the environment variable {unset}, which is not "
+                "set."
+            ) from None
 
     own = {name: filled(value) for name, value in spec.env.items()}
     command = (filled(spec.command), *map(filled, spec.args)) if spec.command else ()
@@ -64,5 +57,5 @@ def resolve(spec: ServerSpec, env: Mapping[str, str]) -> Target:
         env=base_environment(env) | own,
         url=url,
         headers=headers,
-        secrets=tuple(sorted(set(secrets), key=len, reverse=True)),
+        secrets=tuple(sorted(filter(secret_of, found), key=len, reverse=True)),
     )
