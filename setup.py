@@ -46,7 +46,7 @@ setup(
             "huggingface_hub>=1",
             "hypothesis>=6.150",
             # the boto3 that s3fs can use; else pip tries all others first
-            "aiobotocore[boto3]>=3.8,<4",
+            "aiobotocore>=3.8,<4",
             "mcp-server-time>=2026.10,<2027",
             "mcp>=2.3,<3",
             "moto[server]>=5.1,<6",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 from collections.abc import Iterable
@@ -10,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from beam_batch import jsonio
+from beam_batch.agents.cards.digest import digest_of
 from beam_batch.errors import OptionsError
 from beam_batch.inputs.opening import scheme_of
 from beam_batch.inputs.plan import Plan, read_ids
 from beam_batch.inputs.resolve import STDIN, Origin
 from beam_batch.inputs.scanning import Read
 from beam_batch.options import ModelSpec, RunSpec
-from beam_batch.options.agents import CrewSpec
 from beam_batch.providers import PROVIDERS
 from beam_batch.records import Source, Split
 
@@ -51,23 +50,11 @@ def fingerprint(spec: RunSpec, input_digest: str, output: str) -> dict[str, Any]
         "--files-root": spec.prompt.files_root and os.path.abspath(spec.prompt.files_root),
         "--instruction": _digest(spec.prompt.instruction),
         "--schema": _digest(spec.schema.json) if spec.schema else None,
-        "--agent-card": _digest(_crew(spec.crew)) if spec.crew else None,
+        "--agent-card": digest_of(spec.crew) if spec.crew else None,
         "--model": f"{spec.model.provider}.{spec.model.model} {jsonio.dumps(options).decode()}",
         "--include-input": spec.output.include_input,
         "--backend": spec.batch.backend if spec.batch.is_batch else None,
     }
-
-
-def _crew(crew: CrewSpec) -> str:
-    """Write the agents of a run, with the texts of the functions and skills that they use."""
-    parts = [crew.selected]
-    for agent in crew.agents.values():
-        model = agent.model.text if isinstance(agent.model, ModelSpec) else None
-        parts.append(repr(dataclasses.replace(agent, model=model, source="")))
-        files = [Path(function.file) for function in agent.functions if function.file]
-        files += [Path(skill) / "SKILL.md" for skill in agent.skills]
-        parts += [_digest(file.read_text()) for file in files if file.is_file()]
-    return "\n".join(parts)
 
 
 def refuse_changes(old: dict[str, Any], new: dict[str, Any], overwrite: bool) -> bool:

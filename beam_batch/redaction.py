@@ -15,6 +15,7 @@ _AUTHORIZATION = re.compile(
     r"(?i)\b(authorization\\?[\"']?\s*[:=]\s*\\?[\"']?(?:basic|bearer|digest|token|apikey)\s+)"
     r"[^\s\"'\\,;]+"
 )
+_SCHEME = re.compile(r"(?i)^(?:basic|bearer|digest|token|apikey)\s+")
 
 
 def secret_of(key: str | None) -> str | None:
@@ -34,7 +35,8 @@ def redact(text: str, key: str | None) -> str:
 def redactor(secrets: Iterable[str | None]) -> Callable[[str], str]:
     """Return what takes all of these out of a text, and whatever looks like a key.
 
-    Each is known as it is and as JSON writes it, which is how it comes in a tool's arguments.
+    Each is known as it is and as JSON writes it, which is how it comes in a tool's arguments; of a
+    header's value, such as ``Bearer KEY``, also what stands behind the scheme.
     """
     known = {form for secret in secrets if secret_of(secret) for form in _forms(str(secret))}
     longest_first = sorted(known, key=len, reverse=True)
@@ -50,4 +52,9 @@ def redactor(secrets: Iterable[str | None]) -> Callable[[str], str]:
 
 
 def _forms(secret: str) -> set[str]:
-    return {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
+    bare = _SCHEME.sub("", secret)
+    texts = {secret, bare} if secret_of(bare) else {secret}
+    escaped = {
+        json.dumps(text, ensure_ascii=ascii)[1:-1] for text in texts for ascii in (False, True)
+    }
+    return texts | escaped

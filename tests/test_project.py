@@ -33,7 +33,7 @@ LAYERS: dict[str, set[str]] = {
     "transforms": BASE
     | {"agents", "inputs", "prompts", "providers", "calling", "batches", "outputs", "reuse"},
     "pipeline": BASE | {"transforms", "outputs", "prompts"},
-    "manifest": BASE | {"inputs", "providers"},
+    "manifest": BASE | {"agents", "inputs", "providers"},
     "progress": BASE | {"outputs"},
     "checks": BASE | {"agents", "batches", "calling", "outputs", "prompts", "providers", "reuse"},
     "preview": BASE | {"inputs", "prompts", "providers"},

@@ -107,7 +107,7 @@ class _Conversation:
                 self._agent.spec.instruction, self._message, self._history
             )
             reply = await self._caller.ask(request, self._run.trail, fresh=self._run.fresh)
-            talk.replied(name, reply)
+            self._run.trail.heard(name, reply)
             if reply.calls:
                 results = await self._unless_stopped(reply)
                 self._history += (Turn(reply, results),)

@@ -28,15 +28,16 @@ class Talk:
             self.events.append(Instructed(now, agent, model, instruction))
             self.events.append(Asked(now, agent, message))
 
-    def replied(self, agent: str, reply: Reply) -> None:
-        """Note what its model said, and what that took."""
+    def replied(self, agent: str, reply: Reply, paid: bool) -> None:
+        """Note what its model said, and what that took where it was not there already."""
         if not self._wanted:
             return
         now = time.time()
         self.events.append(Replied(now, agent, reply.text, reply.finish_reason))
         for call in reply.calls:
             self.events.append(Called(now, agent, call.id, call.name, call.arguments))
-        self.events.append(Used(now, agent, reply.usage.as_dict()))
+        if paid:
+            self.events.append(Used(now, agent, reply.usage.as_dict()))
 
     def returned(self, agent: str, results: Sequence[ToolResult]) -> None:
         """Note what tools said."""

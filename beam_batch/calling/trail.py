@@ -132,6 +132,10 @@ class Trail:
         for name in ("model", "finish_reason"):
             self._said[name] = getattr(reply, name)
 
+    def heard(self, agent: str, reply: Reply) -> None:
+        """Note a reply for the trace."""
+        self.talk.replied(agent, reply, self._source is None)
+
     def drop_source(self, source: str) -> bool:
         """Forget that the last reply was there already; return whether it was."""
         if self._source != source:
@@ -173,6 +177,10 @@ class Trail:
     def note(self, name: str, value: Any) -> None:
         """Note something that telemetry reports."""
         self._extra[name] = value
+
+    def add(self, name: str, value: Any) -> None:
+        """Add to a list of what telemetry reports."""
+        self._extra.setdefault(name, []).append(value)
 
     def as_notes(self) -> dict[str, Any]:
         """Return the telemetry fields of the row."""

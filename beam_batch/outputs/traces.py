@@ -111,7 +111,7 @@ def trace_of(
     rollout.begin(f"{run_id}-row-{outcome.row_number or 0:06d}", events)
     for event in events:
         rollout.add(event)
-    rollout.end(outcome.envelope, time.time() if ended is None else ended)
+    rollout.end(outcome.envelope, time.time() if ended is None else ended, events[-1])
     clean = redactor(secrets)
     return tuple(_cleaned(record, clean) for record in rollout.records)
 
@@ -125,6 +125,7 @@ class _Rollout:
         self._models: dict[str, str] = {}
         self._tokens: Counter[str] = Counter()
         self._is_started = False
+        self._said = ""
 
     def begin(self, session: str, events: Sequence[Event]) -> None:
         """Say what the session is."""
@@ -152,6 +153,7 @@ class _Rollout:
                 self._start(agent, text)
                 self._message("user", agent, "input_text", text)
             case Replied():
+                self._said = event.text
                 if event.text:
                     more = {"finish_reason": event.finish_reason} if event.finish_reason else {}
                     self._message("assistant", agent, "output_text", event.text, more)
@@ -165,10 +167,13 @@ class _Rollout:
             case Used():
                 self._count(agent, event.usage)
 
-    def end(self, envelope: Record, at: float) -> None:
-        """Write what became of the row."""
+    def end(self, envelope: Record, at: float, last: Event) -> None:
+        """Write what became of the row; a reply that was cut off is known from its error alone."""
         self._at, error = at, envelope["error"]
         if error is not None:
+            reply = error.get("reply")
+            if reply and reply != self._said:
+                self._message("assistant", last.agent, "output_text", reply)
             self._event("error", {"message": f"{error['type']}: {error['message']}"})
         said = _last_message(envelope)
         self._event("task_complete", {"turn_id": _TURN, "last_agent_message": said})

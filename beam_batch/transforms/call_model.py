@@ -14,7 +14,7 @@ from apache_beam.transforms.window import GlobalWindows
 from beam_batch.calling.lane import Lane
 from beam_batch.calling.setup import WindowSpec
 from beam_batch.calling.window import Window, acquire_window, release_window
-from beam_batch.errors import OptionsError
+from beam_batch.errors import FatalReply, OptionsError
 from beam_batch.options import (
     DEFAULT_INSTRUCTION,
     BudgetSpec,
@@ -119,16 +119,23 @@ class _CallModelFn(beam.DoFn):
         self._lane: Lane | None = None
 
     def setup(self) -> None:
-        self._window = acquire_window(self._spec, _make_window)
+        record = self._spec.record
+        try:
+            self._window = acquire_window(self._spec, _make_window)
+        except (FatalReply, OptionsError) as error:  # no row can be answered: the run ends
+            if record is None:
+                raise
+            record.stop.set(str(error), 2 if isinstance(error, OptionsError) else 1)
 
     def start_bundle(self) -> None:
-        assert self._window is not None
         self._abandon()
-        self._lane = Lane(self._window)
+        if self._window is not None:
+            self._lane = Lane(self._window)
 
     def process(self, prompt: Prompt) -> Iterator[Any]:
         lane = self._lane
-        assert lane is not None
+        if lane is None:
+            return
         while not self._stopped():
             if lane.try_submit(prompt):
                 break
@@ -138,7 +145,8 @@ class _CallModelFn(beam.DoFn):
         yield from self._emit()  # one for one: a freed slot is used again before the next is
 
     def finish_bundle(self) -> Iterator[Any]:
-        assert self._lane is not None
+        if self._lane is None:
+            return
         while self._lane.pending:
             self._lane.wait()
             for element in self._emit():

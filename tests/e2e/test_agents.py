@@ -288,6 +288,32 @@ def test_a_server_that_fails_harms_only_the_rows_it_failed(tmp_path: Path, mark:
     assert read_jsonl(tmp_path / "telemetry.jsonl")[1]["restarts"] == 1
 
 
+@pytest.mark.parametrize(
+    ("server", "said"),
+    [
+        (
+            f"{{command: {sys.executable}, args: [-c, 'import sys; sys.exit(\"no config\")']}}",
+            "no config",
+        ),
+        ("{url: 'http://127.0.0.1:9/mcp'}", "127.0.0.1:9"),
+    ],
+)
+def test_a_server_that_does_not_start_ends_the_run_before_anything_is_sent(
+    tmp_path: Path, server: str, said: str
+) -> None:
+    cards = _write(tmp_path, main=f"servers: {{broken: {server}}}")
+    write_jsonl(tmp_path / "rows.jsonl", [{"calls": "{}"}])
+    with ScriptedServer(call_what_is_asked) as model:
+        env = environment(GENERIC_BASE_URL=model.base_url)
+        done = beam_batch(*_arguments(tmp_path, cards), env=env)
+        assert model.requests == 0
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "MCP server 'broken'" in done.stderr
+    assert said in done.stderr
+    assert not (tmp_path / "out.jsonl").exists()
+
+
 # ---- resume ------------------------------------------------------------------------------------
 
 

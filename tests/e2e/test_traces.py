@@ -49,16 +49,18 @@ def _run(folder: Path, server: ScriptedServer, *more: str) -> subprocess.Complet
 
 
 def _check(folder: Path) -> list[Any]:
-    """Check that list and files agree, and return the list."""
+    """Check that list and files agree, and return the list; the last line of a row counts."""
     lines = read_jsonl(folder / "traces" / "manifest.jsonl")
-    for line in lines:
-        if line["trace"] is None:
-            assert line["record_count"] == 0
-        else:
+    for line in {line["row_number"]: line for line in lines}.values():
+        assert (line["trace"] is None) is (line["record_count"] == 0) is (line["row_number"] == 6)
+        if line["trace"] is not None:
             path = folder / "traces" / line["trace"]
             assert path.name.startswith(f"row-{line['row_number']:06d}__id-r_{line['row_number']}_")
             assert "key-canary" not in path.read_text()
-            assert all(set(r) == {"timestamp", "type", "payload"} for r in read_jsonl(path))
+            records = read_jsonl(path)
+            assert len(records) == line["record_count"]
+            assert {"user_message", "task_complete"} <= {r["payload"].get("type") for r in records}
+            assert f"row {line['row_number']}" in path.read_text()
     return lines
 
 

@@ -107,6 +107,9 @@ def test_a_failed_row_says_why_and_one_without_a_conversation_has_no_trace() -> 
     assert records is not None
     assert records[-2]["payload"] == {"type": "error", "message": "Truncated: cut"}
     assert records[-1]["payload"]["last_agent_message"] is None
+    assert _payloads(records, "message")[-1]["content"] == [{"type": "output_text", "text": "{"}]
+    trace = trace_of(RUN, _outcome(1, ok=False), [*_conversation()[:2], Replied(AT, "a", "{")])
+    assert [m["role"] for m in _payloads(trace, "message")] == ["developer", "user", "assistant"]
     assert trace_of(RUN, _outcome(1, ok=False), []) is None
 
 
@@ -126,6 +129,10 @@ def test_no_secret_is_in_a_trace_wherever_it_was_said() -> None:
         assert secret not in text, secret
     assert text.count("***") >= 8
     assert "EMPTY" not in text
+    headers = trace_of(
+        RUN, _outcome(1), [Asked(AT, "a", "it is canary+0815")], secrets=["Basic canary+0815"]
+    )
+    assert "canary" not in jsonio.dumps(headers).decode()
 
 
 @given(text=st.text(), secrets=st.lists(st.text(min_size=8), max_size=3))
@@ -217,7 +224,7 @@ def test_a_commit_writes_a_file_a_row_and_lists_all_rows_in_input_order(work: Wo
     assert [line["row_number"] for line in lines] == [1, 2, 3]
     assert lines[0] == {
         "run_id": RUN, "row_number": 1, "id": "a/b", "ok": False,
-        "trace": "row-000001__id-a_b__triage.codex.jsonl", "record_count": 16, "agent": "triage",
+        "trace": "row-000001__id-a_b__triage.codex.jsonl", "record_count": 17, "agent": "triage",
         "error": {"type": "Truncated", "message": "cut"},
     }  # fmt: skip
     assert (lines[1]["trace"], lines[1]["record_count"]) == (None, 0)
