@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -49,14 +49,14 @@ class Keeping:
     """What is kept of a row beside its result.
 
     Attributes:
+        clean: takes out of a text what no trace may hold.
         run_id: names the run in traces, None where there are none.
-        secrets: what no trace may hold.
         spent: takes note of what each model call has cost, where rows make several.
     """
 
     include_input: bool
+    clean: Callable[[str], str]
     run_id: str | None = None
-    secrets: Sequence[str] = ()
     spent: SpentLog | None = None
 
 
@@ -91,11 +91,10 @@ class Answerer:
             outcome = envelope.fail(prompt.row, failure, notes, self._keeping.include_input)
         if self._keeping.run_id is None:
             return outcome
-        secrets = (*self._keeping.secrets, *self._worker.secrets)
-        events = trail.talk.events
-        return outcome._replace(
-            trace=trace_of(self._keeping.run_id, outcome, events, secrets=secrets)
+        trace = trace_of(
+            self._keeping.run_id, outcome, trail.talk.events, clean=self._keeping.clean
         )
+        return outcome._replace(trace=trace)
 
     def _new_trail(self, prompt: Prompt) -> Trail:
         lists_calls, number = self._worker.lists_calls, prompt.row.number

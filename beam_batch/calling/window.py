@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from beam_batch.calling.answering import Answerer, Keeping
+from beam_batch.calling.answering import Answerer, Keeping, Worker
 from beam_batch.calling.gate import Dropped
 from beam_batch.calling.lane import Lane, Result
 from beam_batch.calling.setup import MakeWorker, WindowSpec, gate_spec, make_ladder, secrets_of
@@ -21,6 +21,7 @@ from beam_batch.outputs.sharing import Presence, Share
 from beam_batch.outputs.spent import SpentLog, SpentSpec
 from beam_batch.outputs.workdir import GaugeSpec
 from beam_batch.records import Outcome, Prompt
+from beam_batch.redaction import redactor
 
 WATCH_INTERVAL = 0.1
 LONGEST_CLOSE = 15.0
@@ -112,7 +113,7 @@ class Window:
         except BaseException as error:
             ready.set_exception(error)
             return
-        self._answerer = Answerer(worker, self._keeping(), self._spec.call.row_deadline)
+        self._answerer = Answerer(worker, self._keeping(worker), self._spec.call.row_deadline)
         watcher = asyncio.create_task(self._watch())
         gc.freeze()  # what is there now is there to the end: not to be looked through every time
         ready.set_result(None)
@@ -125,12 +126,12 @@ class Window:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._answerer.close(), LONGEST_CLOSE)
 
-    def _keeping(self) -> Keeping:
+    def _keeping(self, worker: Worker) -> Keeping:
         run_id = self._spec.record.run_id if self._spec.record is not None else None
         return Keeping(
             include_input=self._spec.include_input,
             run_id=run_id,
-            secrets=secrets_of(self._spec) if run_id is not None else (),
+            clean=redactor([*secrets_of(self._spec), *worker.secrets]),
             spent=self._spent,
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ IMAGE = "[image]"
 """Stands for an image: its bytes are in the input."""
 ORIGINATOR = "beam-batch"
 _TURN = "turn-1"
+_NO_KEYS = redactor(())
 _TOKENS = {
     "input_tokens": "input_tokens",
     "cached_tokens": "cached_input_tokens",
@@ -97,13 +98,13 @@ def trace_of(
     outcome: Outcome,
     events: Sequence[Event],
     *,
-    secrets: Iterable[str | None] = (),
+    clean: Callable[[str], str] = _NO_KEYS,
     ended: float | None = None,
 ) -> tuple[Record, ...] | None:
     """Write the conversation that led to an outcome as records; None where there was none.
 
-    None of the `secrets` is in them: the worker's keys, and what it put into the environment and
-    the headers of tool servers.
+    `clean` takes out of each text what nobody may read: the worker's keys, and what it put into the
+    environment and the headers of tool servers.
     """
     if not events:
         return None
@@ -112,7 +113,6 @@ def trace_of(
     for event in events:
         rollout.add(event)
     rollout.end(outcome.envelope, time.time() if ended is None else ended, events[-1])
-    clean = redactor(secrets)
     return tuple(_cleaned(record, clean) for record in rollout.records)
 
 

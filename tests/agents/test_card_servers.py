@@ -80,7 +80,7 @@ def test_an_escaped_variable_is_never_filled_in(outside: bool, tmp_path: Path) -
         said = [*target.command, target.url, *target.headers.values(), *target.env.values()]
         assert any("${CANARY" in text for text in said)
         assert "canary-4711" not in str(said)
-        assert target.secrets == ()
+        assert not target.secrets
 
 
 def test_a_variable_of_a_server_is_filled_in_once_by_the_worker(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_variable_of_a_server_is_filled_in_once_by_the_worker(tmp_path: Path) 
     (spec,) = _servers(tmp_path, "mcp_connect: [{target: '${BIN}/serve ${ZONE} ${X:y}'}]", env=env)
     target = resolve(spec, env)
     assert target.command == ("/opt/${ZONE}/serve", "Europe/Berlin", "y")
-    assert target.secrets == ("Europe/Berlin", "/opt/${ZONE}")
+    assert target.secrets == {"Europe/Berlin", "/opt/${ZONE}"}
 
 
 CONFIG = {

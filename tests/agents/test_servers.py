@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from beam_batch.agents.mcp.servers import Servers
+from beam_batch.agents.mcp.target import resolve
 from beam_batch.agents.tools.base import ToolReply
 from beam_batch.errors import FatalReply, ToolServerDied, ToolServerFailed
 from beam_batch.options.agents import ServerSpec
@@ -130,6 +131,18 @@ async def test_secrets_are_in_no_message_and_no_log() -> None:
         await Servers([spec], {**os.environ, "BB_TOKEN": "hunter2hunter2"}, log).start()
     assert "[s] bad token ***" in log.getvalue()
     assert "hunter2" not in str(caught.value) + log.getvalue()
+
+
+@in_loop
+async def test_only_what_came_from_the_environment_is_a_secret() -> None:
+    env = {**os.environ, "BB_TOKEN": "hunter2hunter2", "BB_UNUSED": "never used"}
+    headers = {"Accept": "application/json", "Authorization": "Bearer ${BB_TOKEN}"}
+    spec = faulty(headers=headers, env={"PLACE": "${BB_PLACE:somewhere}"})
+    async with started(spec, env=env) as servers:
+        assert servers.secrets == ("hunter2hunter2",)
+    clean = resolve(spec, env).redact
+    assert clean('as application/json, "hunter2hunter2"') == 'as application/json, "***"'
+    assert clean("authorization: Basic dXNlcjpwYXNz") == "authorization: Basic ***"
 
 
 async def _die(caller: Caller) -> None:

@@ -30,6 +30,7 @@ from beam_batch.outputs.traces import (
 )
 from beam_batch.outputs.workdir import WorkDir
 from beam_batch.records import Image, Outcome
+from beam_batch.redaction import redactor
 from tests.support import read_jsonl
 
 RUN = "260901-101500-0123abcd"
@@ -123,22 +124,22 @@ def test_no_secret_is_in_a_trace_wherever_it_was_said() -> None:
         Replied(AT, "a", f"it is {KEY}"),
     ]
     outcome = _outcome(1)._replace(envelope=_outcome(1).envelope | {"result": f"is {KEY}"})
-    records = trace_of(RUN, outcome, events, secrets=[None, "", "EMPTY", KEY])
+    records = trace_of(RUN, outcome, events, clean=redactor([None, "", "EMPTY", KEY]))
     text = jsonio.dumps(records).decode()
     for secret in ("1234", "5678", "abcdefgh", "dXNlcjpwYXNz", "0123456789"):
         assert secret not in text, secret
     assert text.count("***") >= 8
     assert "EMPTY" not in text
-    headers = trace_of(
-        RUN, _outcome(1), [Asked(AT, "a", "it is canary+0815")], secrets=["Basic canary+0815"]
-    )
+    asked, clean = [Asked(AT, "a", "it is canary+0815")], redactor(["Basic canary+0815"])
+    headers = trace_of(RUN, _outcome(1), asked, clean=clean)
     assert "canary" not in jsonio.dumps(headers).decode()
 
 
 @given(text=st.text(), secrets=st.lists(st.text(min_size=8), max_size=3))
 def test_any_text_can_be_kept_and_holds_no_secret(text: str, secrets: list[str]) -> None:
     events = [Asked(AT, "a", f"{text}{''.join(secrets)}\ud800"), Replied(AT, "a", text)]
-    outcome = _outcome(1, trace=trace_of(RUN, _outcome(1), events, secrets=secrets))
+    trace = trace_of(RUN, _outcome(1), events, clean=redactor(secrets))
+    outcome = _outcome(1, trace=trace)
     found = parts.decode(parts.encode(outcome), 1)
     assert found is not None
     for record in json.loads(found.trace):

@@ -82,10 +82,8 @@ class Servers:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What servers were given that nobody else may see: values of the environment, headers."""
-        targets = [server.target for server in self._servers]
-        headers = (value for target in targets for value in target.headers.values())
-        return (*(secret for target in targets for secret in target.secrets), *headers)
+        """What servers were given that nobody else may see: values of the environment."""
+        return tuple(secret for server in self._servers for secret in server.target.secrets)
 
     async def close(self) -> None:
         """Stop all servers, within some ten seconds; rows have closed their own sessions."""

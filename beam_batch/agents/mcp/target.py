@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from beam_batch.agents.cards.variables import UnsetVariable, expand
 from beam_batch.agents.tools.processes import base_environment
 from beam_batch.errors import OptionsError
 from beam_batch.options.agents import ServerSpec
-from beam_batch.redaction import redact, secret_of
+from beam_batch.redaction import redactor
 
 
 @dataclass(frozen=True)
 class Target:
-    """A server as it is started: with values that may be secrets, so it is never shown."""
+    """A server as it is started: with values that may be secrets, so it is never shown.
+
+    Attributes:
+        secrets: what came from the environment.
+        redact: takes them out of a text.
+    """
 
     spec: ServerSpec
     command: tuple[str, ...] = field(repr=False)
     env: Mapping[str, str] = field(repr=False)
     url: str = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
-    secrets: tuple[str, ...] = field(repr=False)
-
-    def redact(self, text: str) -> str:
-        """Take out what came from the environment."""
-        for secret in self.secrets:
-            text = text.replace(secret, "***")
-        return redact(text, None)
+    secrets: frozenset[str] = field(repr=False)
+    redact: Callable[[str], str] = field(repr=False)
 
 
 def resolve(spec: ServerSpec, env: Mapping[str, str]) -> Target:
@@ -57,5 +57,6 @@ def resolve(spec: ServerSpec, env: Mapping[str, str]) -> Target:
         env=base_environment(env) | own,
         url=url,
         headers=headers,
-        secrets=tuple(sorted(filter(secret_of, found), key=len, reverse=True)),
+        secrets=frozenset(found),
+        redact=redactor(found),
     )
