@@ -54,5 +54,6 @@ class Tool(Protocol):
         """Do what it does; what goes wrong with the arguments or the work is an error reply.
 
         Raises:
-            RowError: the row cannot go on (ServerDied, ToolServerFailed, a cap is reached).
+            RowError: the row cannot go on (ToolServerFailed, RowCostReached, or a provider's
+                error where the tool is an agent).
         """
