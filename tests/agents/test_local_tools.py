@@ -161,6 +161,7 @@ def test_a_command_of_a_row_without_roots_has_a_folder_that_goes_with_the_row() 
     async def use() -> None:
         run, tool = new_run(), command_tool([], os.environ, 20.0)
         place = (await tool.call({"command": "pwd; echo kept > file"}, run)).text.strip()
+        assert (run.folder, run.sessions) == (place, {})
         assert (await tool.call({"command": "cat file"}, run)).text == "kept\n"
         other = new_run()
         assert (await tool.call({"command": "pwd"}, other)).text.strip() != place

@@ -21,7 +21,6 @@ from beam_batch.providers.base import ToolSpec
 SHELL = "/bin/sh"
 MOST_OUTPUT = 2**20
 """Bytes of a command's output that are kept; the rest is read and thrown away."""
-_PLACE = "run_command: folder"  # no server has this name
 
 
 def file_tools(roots: Sequence[str], timeout: float) -> list[Tool]:
@@ -138,12 +137,11 @@ class RunCommand:
     def _place(self, run: RowRun) -> str:
         if self.folder is not None:
             return self.folder
-        if _PLACE not in run.sessions:
+        if run.folder is None:
             made = tempfile.TemporaryDirectory(prefix="beam-batch-", ignore_cleanup_errors=True)
             run.open.callback(made.cleanup)
-            run.sessions[_PLACE] = made.name
-        place: str = run.sessions[_PLACE]
-        return place
+            run.folder = made.name
+        return run.folder
 
 
 async def _read(process: Process, output: bytearray) -> int:
