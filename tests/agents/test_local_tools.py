@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ from beam_batch.errors import OptionsError
 from beam_batch.options.agents import AgentSpec, FunctionSpec
 from beam_batch.providers.base import ToolSpec
 from tests.agents.support import by_name, faulty, is_running, new_run, started
+
+BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "\n".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]" for before, name in pairwise("abcdefgh")
+)
+"""Seven lines that stand for a hundred million values."""
 
 
 def _call(tool: Tool, **arguments: Any) -> ToolReply:
@@ -128,7 +134,10 @@ def test_skills_are_named_in_the_prompt_and_read_on_demand(tmp_path: Path) -> No
         ("---\nname: a", "must begin with a head"),
         ("---\nname: a\n---\n", "its head needs a description"),
         ("---\n- a\n---\n", "its head needs a name"),
-        ("---\nname: [\n---\n", "its head is no YAML"),
+        ("---\nname: [\n---\n", "SKILL.md:2: expected the node content"),
+        ("---\nname: a\nname: b\n---\n", "SKILL.md:3: name is there twice"),
+        (f"---\n{BOMB}\n---\n", "it holds more than 20,000 values"),
+        (f"---\nname: {'[' * 500}\n---\n", "SKILL.md:2:"),
     ],
 )
 def test_a_skill_with_a_bad_head_is_refused(tmp_path: Path, text: str, said: str) -> None:

@@ -104,7 +104,7 @@ def _skill_folders(folder: Path) -> list[Path]:
 
 
 def _load(folder: Path) -> Skill:
-    import yaml
+    from beam_batch.agents.documents import BadYaml, read_yaml  # PyYAML is an extra
 
     where = f"card: skill {folder / BODY}"
     try:
@@ -116,9 +116,9 @@ def _load(folder: Path) -> Skill:
     if first.strip() != "---" or not end:
         raise OptionsError(f"{where} must begin with a head between two lines of ---.")
     try:
-        values = yaml.safe_load(head)
-    except yaml.YAMLError as error:
-        raise OptionsError(f"{where}: its head is no YAML: {first_line(error)}.") from None
+        values = read_yaml(head).value
+    except BadYaml as error:
+        raise OptionsError(f"{where}:{error.line + 1}: {error}.") from None
     if not isinstance(values, dict):
         values = {}
     name, description = values.get("name"), values.get("description")
