@@ -193,7 +193,7 @@ class TooManyIterations(AgentError):
 
 
 class RepeatedCall(AgentError):
-    """The model called the same tool with the same arguments again and again."""
+    """The model called the same tool with the same arguments again and again, in a row or not."""
 
 
 class WorkflowFailed(AgentError):

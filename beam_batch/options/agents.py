@@ -31,7 +31,7 @@ class ServerSpec:
         headers: of every request to a URL; the same holds for their values.
         session: shared by all rows of a worker, or one a row.
         allowed: patterns (fnmatch) of the tools that may be used; () for all.
-        timeout: seconds for one tool call.
+        timeout: seconds for one tool call; the card's tool_timeout is not for servers.
         start_timeout: seconds for its start and handshake.
     """
 
@@ -64,14 +64,19 @@ class FunctionSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class LoopSpec:
-    """How far one agent may go on one row.
+    """How far one agent may go on one message.
+
+    A row is one message to the agent that answers it. An agent that others ask, or that a workflow
+    asks several times, begins anew with each message; ``--row-max-cost`` and ``--row-deadline``
+    hold for the whole row.
 
     Attributes:
         max_iterations: model calls.
         parallel_tools: whether tool calls of one reply run at the same time.
-        tool_timeout: seconds for one call of a function or a command.
+        tool_timeout: seconds for one call of a function or a command, or to list or read files and
+            skills. MCP servers have timeouts of their own, and agents none.
         max_result: characters of a tool result that the model gets to see.
-        max_repeats: times the same call may be made on one row and say the same.
+        max_repeats: times that the same call may be made and say the same, in a row or not.
     """
 
     max_iterations: int = 20

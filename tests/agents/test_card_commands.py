@@ -54,8 +54,8 @@ def test_check_says_in_plain_words_what_cards_hold(tmp_path: Path) -> None:
         "  skills: one",
         f"  may read: {tmp_path}/one",
         "  shell: yes, with --shell",
-        "  limits: 3 model calls a row, 60 s a tool call, 50,000 characters of a tool's result, 3 "
-        "calls of the same kind in a row",
+        "  limits: 3 model calls a message, 60 s a tool call (servers have their own timeout), "
+        "50,000 characters of a tool's result, 3 calls that are the same and say the same",
         "flow answers rows.",
     ]
     assert done.stderr == (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from pathlib import Path
@@ -99,6 +100,20 @@ def test_a_listing_stays_in_the_roots(root: Path) -> None:
     assert _call(listing, path="up").is_error
 
 
+@pytest.mark.parametrize("tool", ["list_files", "read_file", "read_skill"])
+def test_what_a_disk_does_not_give_in_time_is_not_waited_for(
+    tool: str, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never = threading.Event()
+    for place in ("local.read_text", "local.list_folder", "skills.read_text"):
+        monkeypatch.setattr(f"beam_batch.agents.tools.{place}", lambda *_: never.wait())
+    skills = load_skills([str(_skill(tmp_path / "s", "alpha"))])
+    tools = by_name([*file_tools([str(root)], 0.05), read_skill(skills, 0.05)])
+    reply = _call(tools[tool], name="alpha", path=".")
+    never.set()
+    assert reply.is_error
+
+
 def test_a_long_file_is_read_in_pieces(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("beam_batch.agents.tools.folders.MOST_BYTES", 8)
     reading = by_name(file_tools([str(root)], 20.0))["read_file"]
@@ -117,7 +132,7 @@ def test_skills_are_named_in_the_prompt_and_read_on_demand(tmp_path: Path) -> No
     assert prompt.index("<name>alpha</name>") < prompt.index("<name>beta</name>")
     assert "<description>Counts &lt;things&gt;.</description>" in prompt
     assert "Use notes.txt" not in prompt
-    tool = read_skill(skills)
+    tool = read_skill(skills, 20.0)
     assert tool.spec.parameters["properties"]["name"]["enum"] == ["alpha", "beta"]
     assert _call(tool, name="alpha").text.endswith("Use notes.txt.")
     assert _call(tool, name="alpha", path="notes.txt").text == "the notes"

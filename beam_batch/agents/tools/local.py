@@ -40,7 +40,7 @@ def file_tools(roots: Sequence[str], timeout: float) -> list[Tool]:
     reading = _parameters({"path": path, "offset": offset}, "path")
     return [
         ListFiles(ToolSpec("list_files", "List the files of a folder.", listing), folders, timeout),
-        ReadFile(ToolSpec("read_file", "Read a text file.", reading), folders),
+        ReadFile(ToolSpec("read_file", "Read a text file.", reading), folders, timeout),
     ]
 
 
@@ -70,8 +70,9 @@ class ListFiles:
         if not (isinstance(path, str) and isinstance(pattern, str)):
             return ToolReply("path and pattern must be text.", is_error=True)
         try:
-            async with asyncio.timeout(self.timeout):
-                listing = await in_thread(list_folder, path, self.roots, pattern or "*")
+            listing = await in_thread(
+                list_folder, path, self.roots, pattern or "*", timeout=self.timeout
+            )
         except NotAllowed as error:
             return ToolReply(str(error), is_error=True)
         except TimeoutError:
@@ -86,6 +87,7 @@ class ReadFile:
 
     spec: ToolSpec
     roots: tuple[Path, ...]
+    timeout: float
 
     async def call(self, arguments: dict[str, Any], run: RowRun) -> ToolReply:
         """Read a file."""
@@ -93,9 +95,12 @@ class ReadFile:
         if not isinstance(path, str) or not isinstance(offset, int):
             return ToolReply("path must be text, and offset a number.", is_error=True)
         try:
-            return ToolReply(await in_thread(read_text, path, self.roots, offset))
+            text = await in_thread(read_text, path, self.roots, offset, timeout=self.timeout)
         except NotAllowed as error:
             return ToolReply(str(error), is_error=True)
+        except TimeoutError:
+            return ToolReply(f"It was not read within {self.timeout:g} s.", is_error=True)
+        return ToolReply(text)
 
 
 @dataclass

@@ -66,21 +66,27 @@ class ReadSkill:
 
     skills: Sequence[Skill]
     spec: ToolSpec
+    timeout: float
 
     async def call(self, arguments: dict[str, Any], run: RowRun) -> ToolReply:
         """Read a file of a skill."""
         name, path = arguments.get("name"), arguments.get("path") or BODY
         for skill in self.skills:
             if skill.name == name and isinstance(path, str):
-                try:
-                    return ToolReply(await in_thread(read_text, path, [skill.folder]))
-                except NotAllowed as error:
-                    return ToolReply(str(error), is_error=True)
+                return await self._read(path, skill.folder)
         known = ", ".join(skill.name for skill in self.skills)
         return ToolReply(f"There is no skill {name!r}; there are {known}.", is_error=True)
 
+    async def _read(self, path: str, folder: Path) -> ToolReply:
+        try:
+            return ToolReply(await in_thread(read_text, path, [folder], timeout=self.timeout))
+        except NotAllowed as error:
+            return ToolReply(str(error), is_error=True)
+        except TimeoutError:
+            return ToolReply(f"It was not read within {self.timeout:g} s.", is_error=True)
 
-def read_skill(skills: Sequence[Skill]) -> Tool:
+
+def read_skill(skills: Sequence[Skill], timeout: float) -> Tool:
     """Return the tool that reads skills."""
     name = {"type": "string", "enum": [skill.name for skill in skills]}
     path = {"type": "string", "description": "A file that the skill names.", "default": BODY}
@@ -91,7 +97,7 @@ def read_skill(skills: Sequence[Skill]) -> Tool:
         "additionalProperties": False,
     }
     description = "Read the instructions of a skill, or another file of its folder."
-    return ReadSkill(skills, ToolSpec("read_skill", description, parameters))
+    return ReadSkill(skills, ToolSpec("read_skill", description, parameters), timeout)
 
 
 def _skill_folders(folder: Path) -> list[Path]:
