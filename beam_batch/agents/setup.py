@@ -143,7 +143,7 @@ class _Assembly:
 
     def _make(self, agent: AgentSpec) -> Member:
         if agent.type == AGENT:
-            own = tools_of(agent, shell=self._spec.shell, servers=self._servers, env=os.environ)
+            own = tools_of(agent, shell=self._crew.shell, servers=self._servers, env=os.environ)
             children = [ChildTool(self.member(name)) for name in agent.agents]
             skills = skills_prompt(load_skills(agent.skills))
             told = "\n\n".join(filter(None, (agent.instruction, skills)))

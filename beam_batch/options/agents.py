@@ -109,7 +109,7 @@ class AgentSpec:
             refinement_instruction, plan_iterations, k, max_samples, match_strategy,
             red_flag_max_length.
         roots: folders that its file tools may read, absolute.
-        shell: whether it may run commands; needs ``--shell`` as well.
+        shell: whether it may run commands; the crew must say so as well.
         tool_only: whether it can only be used by other agents.
         source: where its card is.
     """
@@ -141,11 +141,13 @@ class CrewSpec:
         agents: by name.
         selected: name of the one that answers rows.
         cards: what the user named, for the summary.
+        shell: whether agents may run commands whose cards say so.
     """
 
     agents: Mapping[str, AgentSpec]
     selected: str
     cards: tuple[str, ...] = ()
+    shell: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
