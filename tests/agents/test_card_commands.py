@@ -99,7 +99,7 @@ def test_without_pyyaml_the_extra_is_named(tmp_path: Path) -> None:
     write(tmp_path, "yaml.py", "raise ImportError('no yaml here')")
     write(tmp_path, "a.yaml", "model: echo")
     env = environment(PYTHONPATH=f"{tmp_path}:{ROOT}")
-    done = beam_batch("card", "check", "a.yaml", cwd=tmp_path, env=env)
+    done = beam_batch("card", "check", "a.yaml", cwd=tmp_path, env=env, fresh=True)
     assert (done.returncode, done.stderr) == (
         2, "Error: --agent-card a.yaml needs PyYAML: pip install 'beam-batch[agents]'.\n",
     )  # fmt: skip
