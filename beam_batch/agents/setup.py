@@ -17,7 +17,7 @@ from beam_batch.agents.tools.toolbox import tools_of, unique
 from beam_batch.agents.workflows import make_workflow
 from beam_batch.calling.cache_keys import cache_keys
 from beam_batch.calling.caller import Caller
-from beam_batch.calling.gate import GateSpec
+from beam_batch.calling.gate import Gate, GateSpec
 from beam_batch.calling.setup import WindowSpec, make_caller
 from beam_batch.calling.trail import Trail
 from beam_batch.errors import ToolServerDied
@@ -41,10 +41,13 @@ async def make_crew(spec: WindowSpec, limits: GateSpec, stopping: asyncio.Event)
     """
     assert spec.crew is not None
     callers: dict[str, Caller] = {}
+    gates: dict[tuple[str, str], Gate] = {}
     for agent in spec.crew.agents.values():
         model = _model_of(agent, spec)
-        if model.text not in callers:
-            callers[model.text] = make_caller(spec, model, limits, stopping)
+        if model.text not in callers:  # with options of its own it is another, behind the same gate
+            gate = gates.get((model.name, model.base_url))
+            callers[model.text] = made = make_caller(spec, model, limits, stopping, gate)
+            gates[model.name, model.base_url] = made.gate
     servers = await _start_servers(spec.crew)
     try:
         member = _Assembly(spec, callers, servers).member(spec.crew.selected)
