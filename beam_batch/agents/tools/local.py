@@ -21,7 +21,6 @@ from beam_batch.providers.base import ToolSpec
 SHELL = "/bin/sh"
 MOST_OUTPUT = 2**20
 """Bytes of a command's output that are kept; the rest is read and thrown away."""
-_PLACE = "run_command: folder"  # no server has this name
 
 
 def file_tools(roots: Sequence[str], timeout: float) -> list[Tool]:
@@ -41,7 +40,7 @@ def file_tools(roots: Sequence[str], timeout: float) -> list[Tool]:
     reading = _parameters({"path": path, "offset": offset}, "path")
     return [
         ListFiles(ToolSpec("list_files", "List the files of a folder.", listing), folders, timeout),
-        ReadFile(ToolSpec("read_file", "Read a text file.", reading), folders),
+        ReadFile(ToolSpec("read_file", "Read a text file.", reading), folders, timeout),
     ]
 
 
@@ -71,8 +70,9 @@ class ListFiles:
         if not (isinstance(path, str) and isinstance(pattern, str)):
             return ToolReply("path and pattern must be text.", is_error=True)
         try:
-            async with asyncio.timeout(self.timeout):
-                listing = await in_thread(list_folder, path, self.roots, pattern or "*")
+            listing = await in_thread(
+                list_folder, path, self.roots, pattern or "*", timeout=self.timeout
+            )
         except NotAllowed as error:
             return ToolReply(str(error), is_error=True)
         except TimeoutError:
@@ -87,6 +87,7 @@ class ReadFile:
 
     spec: ToolSpec
     roots: tuple[Path, ...]
+    timeout: float
 
     async def call(self, arguments: dict[str, Any], run: RowRun) -> ToolReply:
         """Read a file."""
@@ -94,9 +95,12 @@ class ReadFile:
         if not isinstance(path, str) or not isinstance(offset, int):
             return ToolReply("path must be text, and offset a number.", is_error=True)
         try:
-            return ToolReply(await in_thread(read_text, path, self.roots, offset))
+            text = await in_thread(read_text, path, self.roots, offset, timeout=self.timeout)
         except NotAllowed as error:
             return ToolReply(str(error), is_error=True)
+        except TimeoutError:
+            return ToolReply(f"It was not read within {self.timeout:g} s.", is_error=True)
+        return ToolReply(text)
 
 
 @dataclass
@@ -138,12 +142,11 @@ class RunCommand:
     def _place(self, run: RowRun) -> str:
         if self.folder is not None:
             return self.folder
-        if _PLACE not in run.sessions:
+        if run.folder is None:
             made = tempfile.TemporaryDirectory(prefix="beam-batch-", ignore_cleanup_errors=True)
             run.open.callback(made.cleanup)
-            run.sessions[_PLACE] = made.name
-        place: str = run.sessions[_PLACE]
-        return place
+            run.folder = made.name
+        return run.folder
 
 
 async def _read(process: Process, output: bytearray) -> int:

@@ -66,21 +66,27 @@ class ReadSkill:
 
     skills: Sequence[Skill]
     spec: ToolSpec
+    timeout: float
 
     async def call(self, arguments: dict[str, Any], run: RowRun) -> ToolReply:
         """Read a file of a skill."""
         name, path = arguments.get("name"), arguments.get("path") or BODY
         for skill in self.skills:
             if skill.name == name and isinstance(path, str):
-                try:
-                    return ToolReply(await in_thread(read_text, path, [skill.folder]))
-                except NotAllowed as error:
-                    return ToolReply(str(error), is_error=True)
+                return await self._read(path, skill.folder)
         known = ", ".join(skill.name for skill in self.skills)
         return ToolReply(f"There is no skill {name!r}; there are {known}.", is_error=True)
 
+    async def _read(self, path: str, folder: Path) -> ToolReply:
+        try:
+            return ToolReply(await in_thread(read_text, path, [folder], timeout=self.timeout))
+        except NotAllowed as error:
+            return ToolReply(str(error), is_error=True)
+        except TimeoutError:
+            return ToolReply(f"It was not read within {self.timeout:g} s.", is_error=True)
 
-def read_skill(skills: Sequence[Skill]) -> Tool:
+
+def read_skill(skills: Sequence[Skill], timeout: float) -> Tool:
     """Return the tool that reads skills."""
     name = {"type": "string", "enum": [skill.name for skill in skills]}
     path = {"type": "string", "description": "A file that the skill names.", "default": BODY}
@@ -91,7 +97,7 @@ def read_skill(skills: Sequence[Skill]) -> Tool:
         "additionalProperties": False,
     }
     description = "Read the instructions of a skill, or another file of its folder."
-    return ReadSkill(skills, ToolSpec("read_skill", description, parameters))
+    return ReadSkill(skills, ToolSpec("read_skill", description, parameters), timeout)
 
 
 def _skill_folders(folder: Path) -> list[Path]:
@@ -104,7 +110,7 @@ def _skill_folders(folder: Path) -> list[Path]:
 
 
 def _load(folder: Path) -> Skill:
-    import yaml
+    from beam_batch.agents.documents import BadYaml, read_yaml  # PyYAML is an extra
 
     where = f"card: skill {folder / BODY}"
     try:
@@ -116,9 +122,9 @@ def _load(folder: Path) -> Skill:
     if first.strip() != "---" or not end:
         raise OptionsError(f"{where} must begin with a head between two lines of ---.")
     try:
-        values = yaml.safe_load(head)
-    except yaml.YAMLError as error:
-        raise OptionsError(f"{where}: its head is no YAML: {first_line(error)}.") from None
+        values = read_yaml(head).value
+    except BadYaml as error:
+        raise OptionsError(f"{where}:{error.line + 1}: {error}.") from None
     if not isinstance(values, dict):
         values = {}
     name, description = values.get("name"), values.get("description")

@@ -12,10 +12,13 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def in_thread(work: Callable[..., T], *arguments: Any) -> T:
+async def in_thread(work: Callable[..., T], *arguments: Any, timeout: float | None = None) -> T:
     """Run a function in a thread of its own.
 
     Not in a pool: what never returns would take one of its threads, and keep Python from ending.
+
+    Raises:
+        TimeoutError: it has not ended in time; nobody waits for it any more.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
@@ -43,4 +46,5 @@ async def in_thread(work: Callable[..., T], *arguments: Any) -> T:
             loop.call_soon_threadsafe(settle, result, error)
 
     threading.Thread(target=run, name="tool", daemon=True).start()
-    return await done
+    async with asyncio.timeout(timeout):
+        return await done
