@@ -25,12 +25,6 @@ def fingerprint(spec: RunSpec, input_digest: str, output: str) -> dict[str, Any]
     """List everything that decides what the answers are; long texts as digests."""
     assert isinstance(spec.model, ModelSpec)
     source = spec.source
-    known = PROVIDERS[spec.model.provider].options
-    options = {
-        name: value
-        for name, value in sorted(spec.model.options.items())
-        if known[name].changes_answers
-    }
     return {
         "--input": [_absolute(uri) for uri in source.inputs],
         "--input (content)": input_digest,
@@ -52,18 +46,28 @@ def fingerprint(spec: RunSpec, input_digest: str, output: str) -> dict[str, Any]
         "--instruction": _digest(spec.prompt.instruction),
         "--schema": _digest(spec.schema.json) if spec.schema else None,
         "--agent-card": _digest(_crew(spec.crew)) if spec.crew else None,
-        "--model": f"{spec.model.provider}.{spec.model.model} {jsonio.dumps(options).decode()}",
+        "--model": _model(spec.model),
         "--include-input": spec.output.include_input,
         "--backend": spec.batch.backend if spec.batch.is_batch else None,
     }
+
+
+def _model(model: ModelSpec) -> str:
+    """Write a model with the options that change its answers."""
+    known = PROVIDERS[model.provider].options
+    options = {
+        name: value for name, value in sorted(model.options.items()) if known[name].changes_answers
+    }
+    return f"{model.provider}.{model.model} {jsonio.dumps(options).decode()}"
 
 
 def _crew(crew: CrewSpec) -> str:
     """Write the agents of a run, with the texts of the functions and skills that they use."""
     parts = [crew.selected]
     for agent in crew.agents.values():
-        model = agent.model.text if isinstance(agent.model, ModelSpec) else None
-        parts.append(repr(dataclasses.replace(agent, model=model, source="")))
+        assert isinstance(agent.model, ModelSpec)
+        model = _model(agent.model)
+        parts.append(repr(dataclasses.replace(agent, model=model, params={}, source="")))
         files = [Path(function.file) for function in agent.functions if function.file]
         files += [Path(skill) / "SKILL.md" for skill in agent.skills]
         parts += [_digest(file.read_text()) for file in files if file.is_file()]

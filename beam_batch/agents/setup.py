@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from beam_batch.agents.cards.models import model_of, models_of
 from beam_batch.agents.children import ChildTool
 from beam_batch.agents.loop import Agent, Asker, MakeAsker
 from beam_batch.agents.member import Member
@@ -21,7 +22,7 @@ from beam_batch.calling.gate import GateSpec
 from beam_batch.calling.setup import WindowSpec, make_caller
 from beam_batch.calling.trail import Trail
 from beam_batch.errors import ToolServerDied
-from beam_batch.options import ModelSpec, SchemaSpec
+from beam_batch.options import SchemaSpec
 from beam_batch.options.agents import AGENT, AgentSpec, CrewSpec
 from beam_batch.prompts.schema import make_validator
 from beam_batch.providers import PROVIDERS, make_provider
@@ -40,11 +41,9 @@ async def make_crew(spec: WindowSpec, limits: GateSpec, stopping: asyncio.Event)
         OptionsError: a tool cannot be made.
     """
     assert spec.crew is not None
-    callers: dict[str, Caller] = {}
-    for agent in spec.crew.agents.values():
-        model = _model_of(agent, spec)
-        if model.text not in callers:
-            callers[model.text] = make_caller(spec, model, limits, stopping)
+    callers = {spec.model.text: make_caller(spec, spec.model, limits, stopping)}
+    for _, model in models_of(spec.crew):
+        callers[model.text] = make_caller(spec, model, limits, stopping)
     servers = await _start_servers(spec.crew)
     try:
         member = _Assembly(spec, callers, servers).member(spec.crew.selected)
@@ -65,13 +64,6 @@ async def _start_servers(crew: CrewSpec) -> Servers | None:
     servers = Servers(wanted, os.environ)
     await servers.start()
     return servers
-
-
-def _model_of(agent: AgentSpec, spec: WindowSpec) -> ModelSpec:
-    if agent.model is None:
-        return spec.model
-    assert isinstance(agent.model, ModelSpec), "models are resolved at the start"
-    return agent.model
 
 
 class Crew:
@@ -152,7 +144,7 @@ class _Assembly:
         return Agent(agent, make_asker, tools, self._spec.repair.reask)
 
     def _asker_of(self, agent: AgentSpec, tools: Sequence[Any]) -> MakeAsker:
-        model = _model_of(agent, self._spec)
+        model = model_of(agent)
         offered = Tools(tuple(tools), agent.loop.parallel_tools) if tools else NO_TOOLS
         base = self._callers[model.text]
 

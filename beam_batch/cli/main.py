@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from typing import Any, NoReturn
@@ -18,13 +19,13 @@ from beam_batch.cli.report import report
 from beam_batch.cli.settings import (
     Flags,
     estimate_spec,
-    model_string,
     prompt_spec,
     run_spec,
     schema_spec,
     source_spec,
 )
 from beam_batch.errors import OptionsError, RunStopped
+from beam_batch.providers import chosen_model
 
 
 @click.group()
@@ -77,7 +78,7 @@ def preview(**flags: Any) -> None:
     spec = show(
         source=source_spec(flags),
         prompt=prompt_spec(flags),
-        model=model_string(flags),
+        model=chosen_model(flags["model"], os.environ),
         schema=schema_spec(flags),
         rows=flags["rows"],
     )

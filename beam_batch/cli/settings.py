@@ -27,19 +27,19 @@ from beam_batch.options import (
     SourceSpec,
     TraceSpec,
 )
+from beam_batch.providers import chosen_model
 
 Flags = dict[str, Any]
 
 
 def run_spec(flags: Flags) -> RunSpec:
     """Make the settings of a run."""
-    crew = crew_spec(flags)
     return RunSpec(
         source=source_spec(flags),
         prompt=prompt_spec(flags),
         schema=schema_spec(flags),
-        model=crew_model(flags, crew) if crew else model_string(flags),
-        crew=crew,
+        model=flags["model"] or None,
+        crew=crew_spec(flags),
         shell=flags["shell"],
         call=_pick(CallSpec, flags),
         repair=RepairSpec(
@@ -71,7 +71,7 @@ def estimate_spec(flags: Flags) -> EstimateSpec:
         )
     return EstimateSpec(
         source=source_spec(flags),
-        model=model_string(flags),
+        model=chosen_model(flags["model"], os.environ),
         prompt=prompt_spec(flags),
         schema=schema_spec(flags),
         call=_pick(CallSpec, flags),
@@ -114,24 +114,6 @@ def _check_shell(crew: CrewSpec, allowed: bool) -> None:
         raise OptionsError(f"agent {asking[0]} may run commands (shell: true): add --shell.")
     if allowed and not asking:
         raise OptionsError("--shell: no card has shell: true.")
-
-
-def crew_model(flags: Flags, crew: CrewSpec) -> str | None:
-    """Return what ``--model`` adds to the models that cards name."""
-    from beam_batch.agents.cards.members import model_for
-
-    return model_for(crew, flags["model"], os.environ.get("BEAM_BATCH_MODEL"))
-
-
-def model_string(flags: Flags) -> str:
-    """Return the model of a run without agents: ``--model``, else the environment's."""
-    found: str | None = flags["model"] or os.environ.get("BEAM_BATCH_MODEL")
-    if not found:
-        raise OptionsError(
-            "--model is needed: provider.model, such as responses.gpt-5.4-mini; or set "
-            "BEAM_BATCH_MODEL."
-        )
-    return found
 
 
 def variables(flags: Flags) -> dict[str, str]:

@@ -94,7 +94,7 @@ class AgentSpec:
 
     Attributes:
         type: 'agent', or one of WORKFLOWS.
-        model: its own model (a string until `resolve`d at the start), or None for ``--model``.
+        model: a string or None, as its card says; a ModelSpec once `agents.cards.models.resolve`d.
         params: options that are added to those of the model string, such as max_tokens.
         agents: names of its members: children that are its tools, or the parts of a workflow in
             their order (chain: sequence; parallel: fan_out; router, orchestrator: agents;

@@ -72,13 +72,13 @@ class RunSpec:
     """A whole run.
 
     Attributes:
-        model: a model string or a resolved ModelSpec; None where an agent of `crew` names one.
+        model: a model string or a ModelSpec; None for that of BEAM_BATCH_MODEL, or of cards.
         shell: whether agents may run commands whose cards say so.
     """
 
     source: SourceSpec
     output: OutputSpec
-    model: str | ModelSpec | None
+    model: str | ModelSpec | None = None
     prompt: PromptSpec = PromptSpec()
     schema: SchemaSpec | None = None
     call: CallSpec = CallSpec()

@@ -13,6 +13,7 @@ from beam_batch.checks import describe
 from beam_batch.cli.flags import PANELS
 from beam_batch.cli.settings import run_spec
 from beam_batch.errors import OptionsError
+from beam_batch.launch import run as launch
 from beam_batch.options import ModelSpec
 from tests.agents.cards import load, write
 from tests.support import ROOT, beam_batch, environment, write_jsonl
@@ -85,7 +86,10 @@ def test_the_function_of_the_template_says_what_it_says() -> None:
     [
         ("modle: x", "Error: card a.yaml:1: unknown field modle; did you mean model?"),
         ("model: nope.x", "Error: card a.yaml: model nope.x: write provider.model"),
-        ("model: echo\nrequest_params: {max_tokens: 3}", "Error: card a.yaml: model echo?max_to"),
+        (
+            "model: google.m?seed=1\nrequest_params: {verbosity: low}",
+            "Error: card a.yaml: model google.m?seed=1&verbosity=low: google has no option",
+        ),
     ],
 )
 def test_check_ends_with_2_where_a_card_is_wrong(text: str, message: str, tmp_path: Path) -> None:
@@ -161,20 +165,33 @@ def test_variables_are_put_into_an_instruction_without_a_card(
     assert capsys.readouterr().err == "batch: variable y is not in --instruction.\n"
 
 
-def test_the_model_of_the_environment_comes_last(
+NEEDED = (
+    "--model is needed: provider.model, such as responses.gpt-5.4-mini; or set BEAM_BATCH_MODEL."
+)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [("", NEEDED), ("--agent-card free.yaml", f"{NEEDED} No model is in the card of free.")],
+)
+def test_a_model_is_asked_for_in_the_same_words(args: str, message: str, here: Path) -> None:
+    with pytest.raises(OptionsError) as caught:
+        launch(run_spec(_flags(here, *args.split())))
+    assert str(caught.value) == message
+
+
+def test_the_model_of_the_environment_is_for_runs_and_cards_without_one(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("BEAM_BATCH_MODEL", "echo")
-    assert run_spec(_flags(here)).model == "echo"
-    assert run_spec(_flags(here, "--agent-card", "a.md")).model is None
-    assert run_spec(_flags(here, "--agent-card", "free.yaml")).model == "echo"
-    assert run_spec(_flags(here, "--agent-card", "a.md", "-m", "local")).model == "local"
+    monkeypatch.setenv("BEAM_BATCH_MODEL", "echo?delay_ms=1")
+    for args in ((), ("--agent-card", "free.yaml")):
+        spec = run_spec(_flags(here, *args, "--overwrite"))
+        assert launch(spec).data["model"] == "echo?delay_ms=1"
+    spec = run_spec(_flags(here, "--agent-card", "a.md", "--overwrite"))
+    assert launch(spec).data["model"] == "echo"
 
 
 MISTAKES = {
-    "": "--model is needed: provider.model, such as responses.gpt-5.4-mini; or set "
-    "BEAM_BATCH_MODEL.",
-    "--agent-card free.yaml": "--model is needed: free names no model in the card.",
     "--agent-card a.md --instruction i.md": (
         "--instruction and --agent-card exclude each other; a card has its own instruction."
     ),
