@@ -160,7 +160,7 @@ class _Conversation:
 
     async def _call_all(self, reply: Reply) -> tuple[ToolResult, ...]:
         """Call what a reply wants called."""
-        if self._limits.parallel_tools:
+        if self._limits.parallel_tool_calls:
             results = await together(self._call(call) for call in reply.calls)
         else:
             results = [await self._call(call) for call in reply.calls]

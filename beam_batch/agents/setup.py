@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from beam_batch.agents.cards.members import members
 from beam_batch.agents.cards.models import model_of, models_of
 from beam_batch.agents.children import ChildTool
 from beam_batch.agents.loop import Agent, Asker, MakeAsker
@@ -135,9 +136,8 @@ class _Assembly:
             return self._agent(
                 dataclasses.replace(agent, instruction=told), unique([*own, *children])
             )
-        names = [*agent.agents, *filter(None, [agent.settings.get("fan_in")])]
-        members = {name: self.member(name) for name in names}
-        return make_workflow(agent, members, self._agent(agent, []))
+        team = {name: self.member(name) for name in members(agent)}
+        return make_workflow(agent, team, self._agent(agent, []))
 
     def _agent(self, agent: AgentSpec, tools: Sequence[Tool]) -> Agent:
         make_asker = self._asker_of(agent, [tool.spec for tool in tools])
@@ -145,7 +145,7 @@ class _Assembly:
 
     def _asker_of(self, agent: AgentSpec, tools: Sequence[Any]) -> MakeAsker:
         model = model_of(agent)
-        offered = Tools(tuple(tools), agent.loop.parallel_tools) if tools else NO_TOOLS
+        offered = Tools(tuple(tools), agent.loop.parallel_tool_calls) if tools else NO_TOOLS
         base = self._callers[model.text]
 
         def caller(schema: SchemaSpec | None, offered: Tools) -> Caller:

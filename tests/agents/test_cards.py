@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from beam_batch.agents.cards import loading as cards
 from beam_batch.agents.cards.checks import parse_card
-from beam_batch.agents.cards.fields import IGNORED, REFUSED
 from beam_batch.agents.cards.files import CardText
+from beam_batch.agents.cards.foreign import IGNORED, REFUSED
 from beam_batch.errors import OptionsError
 from beam_batch.options import DEFAULT_INSTRUCTION
 from beam_batch.options.agents import AgentSpec, FunctionSpec, LoopSpec
@@ -63,7 +63,11 @@ def test_a_markdown_card_has_fields_and_a_body(tmp_path: Path) -> None:
         model="echo",
         params={"max_tokens": 90, "temperature": 0.5, "top_p": 1.0},
         loop=LoopSpec(
-            max_iterations=3, parallel_tools=False, tool_timeout=1.5, max_result=10, max_repeats=1
+            max_iterations=3,
+            parallel_tool_calls=False,
+            tool_timeout=1.5,
+            max_result=10,
+            max_repeats=1,
         ),
         source=str(path),
     )
@@ -95,8 +99,9 @@ def test_workflows_name_members_and_settings(kind: str, tmp_path: Path) -> None:
 
 def test_an_orchestrator_that_plans_step_by_step_is_an_iterative_planner(tmp_path: Path) -> None:
     _members(tmp_path)
-    write(tmp_path, "flow.yaml", "type: orchestrator\nagents: [a]\nplan_type: iterative")
-    assert load(tmp_path).agents["flow"].type == "iterative_planner"
+    write(tmp_path, "flow.yaml", "type: orchestrator\nagents: [a]\nplan_type: Iterative")
+    found = load(tmp_path).agents["flow"]
+    assert (found.type, found.settings) == ("iterative_planner", {"plan_iterations": 5})
 
 
 def test_the_old_word_smart_is_an_agent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,8 +178,17 @@ MISTAKES = {
     "type: maker\nworker: a\nk: 9\nmax_samples: 3": (
         "4: max_samples 3 is less than k 9; no vote could be won."
     ),
+    "type: evaluator_optimizer\ngenerator: a\nevaluator: b\nmax_refinements: 0": (
+        "4: max_refinements wants a whole number of 1 or more; got 0."
+    ),
+    "type: maker\nworker: a\nk: 0": "3: k wants a whole number of 1 or more; got 0.",
+    "type: maker\nworker: [a, b]": "2: worker wants a name; got ['a', 'b'].",
+    "type: maker\nworker: a\nmatch_strategy: close": (
+        "3: match_strategy wants one of exact, normalized, structured; got 'close'."
+    ),
+    "type: chain\nsequence: []": "2: sequence wants a list of names; got [].",
     "type: evaluator_optimizer\ngenerator: a\nevaluator: b\nmin_rating: ok": (
-        "4: min_rating wants one of EXCELLENT, GOOD, FAIR, POOR; got 'OK'."
+        "4: min_rating wants one of EXCELLENT, GOOD, FAIR, POOR; got 'ok'."
     ),
     "type: iterative_planner\nagents: [a]\nplan_iterations: 0": (
         "3: plan_iterations wants a whole number of 1 or more, or -1 for no limit; got 0."

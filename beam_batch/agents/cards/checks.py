@@ -10,20 +10,12 @@ from typing import Any
 
 import jsonschema_rs
 
-from beam_batch.agents.cards.fields import (
-    IGNORED,
-    LISTS,
-    OTHER_NAMES,
-    REFUSED,
-    REQUIRED,
-    Schema,
-    mapping,
-    schema_of,
-    types_with,
-)
+from beam_batch.agents.cards.fields import LISTS, TYPES, Schema, mapping, types_with
 from beam_batch.agents.cards.files import CardText, has_front_matter
+from beam_batch.agents.cards.foreign import IGNORED, OTHER_NAMES, REFUSED
 from beam_batch.agents.cards.variables import UnsetVariable, expand, names_environment
 from beam_batch.errors import OptionsError
+from beam_batch.options.agents import AGENT
 
 Where = tuple[str | int, ...]
 
@@ -37,7 +29,7 @@ class Card:
     """One card.
 
     Attributes:
-        fields: its YAML; once `check`ed, of the types that `card_fields` says.
+        fields: its YAML; once `check`ed, of the types that `fields` says.
         body: what stands below the front matter.
         trusted: whether it may name what is on this machine.
         lines: of its fields, by path.
@@ -52,7 +44,7 @@ class Card:
     fields: dict[str, Any]
     body: str
     lines: Mapping[Where, int]
-    type: str = "agent"
+    type: str = AGENT
     notes: list[str] = field(default_factory=list)
 
     def error(self, message: str, *path: str | int) -> OptionsError:
@@ -135,16 +127,19 @@ def check(card: Card, env: Mapping[str, str]) -> None:
     if isinstance(fields.get("request_params"), dict):
         params = fields["request_params"].items()
         fields["request_params"] = {OTHER_NAMES.get(name, name): value for name, value in params}
-    for name in ("min_rating", "match_strategy", "plan_type"):
-        if isinstance(fields.get(name), str):
-            fields[name] = fields[name].upper() if name == "min_rating" else fields[name].lower()
-    card.fields = fields
-    known = schema_of(card.type)
+    known = TYPES[card.type].fields
+    card.fields = fields = {name: _cased(known[name], fields[name]) for name in fields}
     lists = {name: LISTS[name] for name in LISTS if isinstance(fields.get(name), list)}
     check_value(card, fields, mapping("fields", **(known | lists)), ())
-    for name in REQUIRED[card.type]:
-        if name not in fields:
+    for name in TYPES[card.type].members:
+        if name not in fields and card.type != AGENT:
             raise card.error(f"type {card.type} needs {name}.")
+
+
+def _cased(schema: Schema, value: Any) -> Any:
+    """Write a word out of some as its field does."""
+    words = {str(word).lower(): word for word in schema.get("enum", ())}
+    return words.get(value.lower(), value) if isinstance(value, str) else value
 
 
 def _variables_of(found: dict[str, Any]) -> list[Any]:
@@ -156,21 +151,21 @@ def _variables_of(found: dict[str, Any]) -> list[Any]:
 
 
 def _type_of(card: Card) -> str:
-    given = card.fields.get("type", "agent")
+    given = card.fields.get("type", AGENT)
     kind = str(given).lower().replace("-", "_")
     if kind == "smart":
         card.note("type smart is an old word for agent.")
-        return "agent"
+        return AGENT
     if kind == "a2a":
         raise card.error(f"type a2a: {REFUSED['url']}.", "type")
-    if not isinstance(given, str) or kind not in REQUIRED:
-        raise card.error(f"type wants one of {', '.join(REQUIRED)}; got {given!r}.", "type")
+    if not isinstance(given, str) or kind not in TYPES:
+        raise card.error(f"type wants one of {', '.join(TYPES)}; got {given!r}.", "type")
     return kind
 
 
 def _check_names(card: Card) -> None:
     """Refuse unknown fields, each with what may help."""
-    known = schema_of(card.type)
+    known = TYPES[card.type].fields
     for name in card.fields:
         if name in known:
             continue

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from beam_batch.agents.cards.checks import Card, check, parse_card
-from beam_batch.agents.cards.fields import DEFAULTS, LOOP, MODEL_OPTIONS
+from beam_batch.agents.cards.fields import LOOP, MODEL_OPTIONS, TYPES, settings_of
 from beam_batch.agents.cards.files import read_cards, shown
 from beam_batch.agents.cards.members import by_name, check_members, reachable, select
 from beam_batch.agents.cards.servers import McpConfig, servers_of
@@ -18,24 +18,6 @@ from beam_batch.errors import OptionsError
 from beam_batch.options import DEFAULT_INSTRUCTION
 from beam_batch.options.agents import AGENT, AgentSpec, CrewSpec, LoopSpec
 from beam_batch.providers import PROVIDERS
-
-_MEMBERS = {
-    "agent": ("agents",),
-    "chain": ("sequence",),
-    "parallel": ("fan_out",),
-    "router": ("agents",),
-    "evaluator_optimizer": ("generator", "evaluator"),
-    "orchestrator": ("agents",),
-    "iterative_planner": ("agents",),
-    "maker": ("worker",),
-}
-"""Fields that name the members of a type, in the order of AgentSpec.agents."""
-_SETTINGS = (
-    "cumulative", "fan_in", "include_request", "min_rating", "max_refinements",
-    "refinement_instruction", "plan_iterations", "k", "max_samples", "match_strategy",
-    "red_flag_max_length",
-)  # fmt: skip
-_LOOP_NAMES = {"parallel_tool_calls": "parallel_tools"}
 
 
 class LoadedCard(NamedTuple):
@@ -200,7 +182,7 @@ def _declared(card: Card) -> dict[str, str | None]:
 def _limits(card: Card) -> dict[str, Any]:
     """Sort request_params into limits of the loop and options of the model."""
     given = card.fields.get("request_params", {})
-    loop = {_LOOP_NAMES.get(name, name): given[name] for name in LOOP if name in given}
+    loop = {name: given[name] for name in LOOP if name in given}
     params = {name: _param(card, name, given[name]) for name in given if name in MODEL_OPTIONS}
     return {"loop": LoopSpec(**loop), "params": params}
 
@@ -221,7 +203,7 @@ def _param(card: Card, name: str, value: Any) -> Any:
 
 def _members(card: Card) -> tuple[str, ...]:
     found: list[str] = []
-    for field in _MEMBERS[card.type]:
+    for field in TYPES[card.type].members:
         value = card.fields.get(field, [])
         found += [value] if isinstance(value, str) else value
     return tuple(name.strip().replace(" ", "_") for name in found)
@@ -229,12 +211,13 @@ def _members(card: Card) -> tuple[str, ...]:
 
 def _settings(card: Card, variables: Mapping[str, str]) -> dict[str, Any]:
     """Collect what a workflow is set to, defaults included."""
-    given = {name: card.fields[name] for name in _SETTINGS if name in card.fields}
+    known = TYPES[card.type].settings
+    given = {name: card.fields[name] for name in known if name in card.fields}
     if "fan_in" in given:
         given["fan_in"] = given["fan_in"].strip().replace(" ", "_")
     if "refinement_instruction" in given:
         given["refinement_instruction"] = fill(given["refinement_instruction"], variables)
-    settings = DEFAULTS.get(card.type, {}) | given
+    settings = settings_of(card.type) | given
     if settings.get("max_samples", 0) < settings.get("k", 0):
         raise card.error(
             f"max_samples {settings['max_samples']} is less than k {settings['k']}; no vote could "

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from beam_batch.agents.cards.checks import nearest
+from beam_batch.agents.cards.fields import TYPES
 from beam_batch.errors import OptionsError
-from beam_batch.options.agents import AGENT, AgentSpec
+from beam_batch.options.agents import AgentSpec
 
 Agents = Mapping[str, AgentSpec]
-
-THINKERS = (AGENT, "router", "orchestrator", "iterative_planner")
-"""Types that call a model themselves; the others only call their members."""
 
 
 def members(agent: AgentSpec) -> tuple[str, ...]:
@@ -112,4 +110,4 @@ def needs_model(agent: AgentSpec, has_schema: bool) -> bool:
     """Whether an agent asks a model itself, where results may have to satisfy a schema."""
     if agent.type == "parallel":
         return has_schema and "fan_in" not in agent.settings
-    return agent.type in THINKERS
+    return TYPES[agent.type].thinks
