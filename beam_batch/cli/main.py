@@ -23,6 +23,7 @@ from beam_batch.cli.settings import (
     run_spec,
     schema_spec,
     source_spec,
+    variables,
 )
 from beam_batch.errors import OptionsError, RunStopped
 from beam_batch.providers import chosen_model
@@ -77,7 +78,7 @@ def preview(**flags: Any) -> None:
         raise OptionsError(f"--rows must be 1 or more, got {flags['rows']}.")
     spec = show(
         source=source_spec(flags),
-        prompt=prompt_spec(flags),
+        prompt=prompt_spec(flags, variables(flags)),
         model=chosen_model(flags["model"], os.environ),
         schema=schema_spec(flags),
         rows=flags["rows"],

@@ -34,12 +34,13 @@ Flags = dict[str, Any]
 
 def run_spec(flags: Flags) -> RunSpec:
     """Make the settings of a run."""
+    values = variables(flags)
     return RunSpec(
         source=source_spec(flags),
-        prompt=prompt_spec(flags),
+        prompt=prompt_spec(flags, values),
         schema=schema_spec(flags),
         model=flags["model"] or None,
-        crew=crew_spec(flags),
+        crew=crew_spec(flags, values),
         shell=flags["shell"],
         call=_pick(CallSpec, flags),
         repair=RepairSpec(
@@ -72,7 +73,7 @@ def estimate_spec(flags: Flags) -> EstimateSpec:
     return EstimateSpec(
         source=source_spec(flags),
         model=chosen_model(flags["model"], os.environ),
-        prompt=prompt_spec(flags),
+        prompt=prompt_spec(flags, variables(flags)),
         schema=schema_spec(flags),
         call=_pick(CallSpec, flags),
         reuse=ReuseSpec(dedupe=flags.get("dedupe")),
@@ -81,7 +82,7 @@ def estimate_spec(flags: Flags) -> EstimateSpec:
     )
 
 
-def crew_spec(flags: Flags) -> CrewSpec | None:
+def crew_spec(flags: Flags, values: Mapping[str, str]) -> CrewSpec | None:
     """Make the agents of a run; their cards are read here."""
     cards = flags["agent_cards"]
     for flag in ("agent", "mcp_config", "shell"):
@@ -95,14 +96,16 @@ def crew_spec(flags: Flags) -> CrewSpec | None:
         )
     from beam_batch.agents.cards.loading import load_crew
 
-    crew = load_crew(
+    crew, notes = load_crew(
         cards,
         selected=flags["agent"],
-        variables=variables(flags),
+        variables=values,
         trust=flags["trust_card"],
         mcp_config=flags["mcp_config"],
         env=os.environ,
     )
+    for note in notes:
+        print(f"batch: {note}", file=sys.stderr, flush=True)
     _check_shell(crew, flags["shell"])
     return crew
 
@@ -135,14 +138,13 @@ def source_spec(flags: Flags) -> SourceSpec:
     return source
 
 
-def prompt_spec(flags: Flags) -> PromptSpec:
-    """Make the settings of the prompt; its files are read here."""
+def prompt_spec(flags: Flags, values: Mapping[str, str]) -> PromptSpec:
+    """Make the settings of the prompt, with variables in its instruction; files are read here."""
     if flags["prompt"] is not None and flags["template"]:
         raise OptionsError("--prompt and --template exclude each other; give one of them.")
     template = flags["prompt"] if flags["prompt"] is not None else DEFAULT_TEMPLATE
     if flags["template"]:
         template = _read_text("--template", flags["template"])
-    values = variables(flags)
     if values and not flags["instruction"] and not flags.get("agent_cards"):
         raise OptionsError(
             f"--var {next(iter(values))}: variables are for --instruction and --agent-card; give "

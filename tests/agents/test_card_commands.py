@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -153,6 +155,21 @@ def test_the_flags_of_a_run_make_a_crew(here: Path) -> None:
         "variables": ["tone"],
         "instruction": None,
     }
+
+
+def test_a_run_tells_the_notes_of_its_cards_and_reads_files_of_variables_once(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(here / "tone")
+    writer = threading.Thread(target=(here / "tone").write_text, args=("kind",), daemon=True)
+    writer.start()
+    args = "--agent-card a.md --var-file tone=tone --var y=1"
+    spec = run_spec(_flags(here, *args.split()))
+    writer.join()
+    assert spec.crew is not None
+    assert spec.crew.agents["a"].instruction == "Be kind."
+    assert spec.prompt.variables == ("tone", "y")
+    assert capsys.readouterr().err == "batch: variable y is used by no card.\n"
 
 
 def test_variables_are_put_into_an_instruction_without_a_card(

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jsonschema_rs
 
@@ -190,8 +190,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else "."
 
 
-def check_value(card: Card, value: Any, schema: Schema, at: Where) -> None:
-    """Check a value that stands at a path of a card.
+class Source(Protocol):
+    """Where values come from: a card, or a file of servers."""
+
+    def error(self, message: str, *path: str | int) -> OptionsError:
+        """Return an error that says where it is."""
+
+
+def check_value(source: Source, value: Any, schema: Schema, at: Where) -> None:
+    """Check a value that stands at a path of a card or file.
 
     Raises:
         OptionsError: it does not satisfy the schema.
@@ -207,14 +214,14 @@ def check_value(card: Card, value: Any, schema: Schema, at: Where) -> None:
         name = sorted(kind.unexpected)[0]
         full = f"{where}.{name}" if where else name
         if full in REFUSED:
-            raise card.error(f"{full} is not taken: {REFUSED[full]}.", *path, name)
+            raise source.error(f"{full} is not taken: {REFUSED[full]}.", *path, name)
         close = nearest(name, found["properties"])
-        raise card.error(f"unknown field {full}{close}", *path, name)
+        raise source.error(f"unknown field {full}{close}", *path, name)
     if kind.name == "required":
-        raise card.error(f"{where} needs {kind.property}.", *path)
+        raise source.error(f"{where} needs {kind.property}.", *path)
     seen = repr(error.instance)
     seen = seen if len(seen) <= 60 else seen[:57] + "..."
-    raise card.error(f"{where} wants {found['description']}; got {seen}.", *path)
+    raise source.error(f"{where} wants {found['description']}; got {seen}.", *path)
 
 
 def _schema_at(schema: Schema, path: Iterable[str | int]) -> Schema:
