@@ -149,7 +149,7 @@ class _Conversation:
 
     async def _call_all(self, reply: Reply) -> tuple[ToolResult, ...]:
         """Call what a reply wants called, some at a time."""
-        room = asyncio.Semaphore(MOST_AT_ONCE if self._limits.parallel_tools else 1)
+        room = asyncio.Semaphore(MOST_AT_ONCE if self._limits.parallel_tool_calls else 1)
 
         async def call(wanted: ToolCall) -> ToolResult:
             async with room:

@@ -220,7 +220,7 @@ def test_tools_run_one_after_another_where_the_card_says_so() -> None:
     for parallel, expected in ((True, 3), (False, 1)):
         most = 0
         caller = _Caller([_reply("", *(("t", {"n": n}) for n in range(3))), _reply("ok")])
-        _ask(caller, [Counted("t", _say(""))], loop=LoopSpec(parallel_tools=parallel))
+        _ask(caller, [Counted("t", _say(""))], loop=LoopSpec(parallel_tool_calls=parallel))
         assert most == expected
 
 
