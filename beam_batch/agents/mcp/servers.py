@@ -86,7 +86,7 @@ class Servers:
         return tuple(secret for server in self._servers for secret in server.target.secrets)
 
     async def close(self) -> None:
-        """Stop all servers, within some ten seconds; rows have closed their own sessions."""
+        """Stop all servers within some ten seconds, with what rows have left open."""
         await asyncio.gather(*(server.close() for server in self._servers))
 
 
@@ -128,6 +128,7 @@ class _Server:
         self._log = log
         self._shared: Session | None = None
         self._opening: asyncio.Task[Session] | None = None
+        self._of_rows: set[Session] = set()
         self._losses = 0  # sessions since the last answer
         self._closed = False
 
@@ -176,8 +177,8 @@ class _Server:
         self._closed = True
         if self._opening is not None:
             self._opening.cancel()
-        if self._shared is not None:
-            await self._shared.close()
+        shared = [] if self._shared is None else [self._shared]
+        await asyncio.gather(*(session.close() for session in (*shared, *self._of_rows)))
 
     def _new_shared(self) -> Session:
         self._shared = Session(self.target, self._log)
@@ -223,24 +224,34 @@ class _Server:
 
     async def _row_session(self, run: RowRun) -> Session:
         opening: asyncio.Task[Session] | None = run.sessions.get(self._key)
-        if opening is None or (
-            opening.done() and (opening.exception() or not opening.result().alive)
-        ):
-            opening = run.sessions[self._key] = asyncio.create_task(self._open_for(run))
+        if opening is None or (opening.done() and not _is_alive(opening)):
+            session = Session(self.target, self._log)
+            opening = run.sessions[self._key] = asyncio.create_task(self._open_for_row(session))
             opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._of_rows.add(session)  # before it opens: the row may end while it waits
+            run.open.push_async_callback(self._end_of_row, session, opening)
         return await asyncio.shield(opening)
 
-    async def _open_for(self, run: RowRun) -> Session:
+    async def _open_for_row(self, session: Session) -> Session:
+        reason = "was closed"
         async with self._room:
-            session = Session(self.target, self._log)
-            run.open.push_async_callback(session.close)
             try:
-                await session.open()
+                if not self._closed:
+                    await session.open()
+                    return session
             except NotOpened as error:
-                raise ToolServerFailed(
-                    f"MCP server {self._spec.name!r} cannot be started for this row: it {error}."
-                ) from None
-        return session
+                reason = str(error)
+        raise ToolServerFailed(
+            f"MCP server {self._spec.name!r} cannot be started for this row: it {reason}."
+        )
+
+    async def _end_of_row(self, session: Session, opening: asyncio.Task[Session]) -> None:
+        opening.cancel()
+        try:
+            await asyncio.wait((opening,))
+        finally:
+            await session.close()
+        self._of_rows.discard(session)
 
     async def _is_lost(self, session: Session) -> bool:
         """Whether a session that rows share answers nobody any more; it is ended then."""
@@ -248,6 +259,11 @@ class _Server:
             return False
         session.condemn("does not answer any more")
         return True
+
+
+def _is_alive(opening: asyncio.Task[Session]) -> bool:
+    """Whether a session came of it, and can still be used."""
+    return not (opening.cancelled() or opening.exception()) and opening.result().alive
 
 
 def _whole(spec: ServerSpec) -> ServerSpec:
