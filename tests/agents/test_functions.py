@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from beam_batch.agents.tools.base import Tool, ToolReply
 from beam_batch.agents.tools.functions import check_function, tool_of
 from beam_batch.errors import OptionsError
 from beam_batch.options.agents import FunctionSpec
-from tests.agents.support import new_run
+from tests.agents.support import new_run, until
 
 MODULE = '''
 import asyncio
@@ -24,7 +25,7 @@ import time
 from dataclasses import dataclass
 from typing import Annotated, Literal, Optional
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, model_serializer
 
 IMPORTS = []
 IMPORTS.append(1)
@@ -96,6 +97,34 @@ async def slow_too():
     await asyncio.sleep(1000)
 
 
+async def blocking(wait: float) -> None:
+    time.sleep(wait)
+
+
+class Slow(BaseModel):
+    wait: float
+
+    @model_serializer
+    def write(self) -> float:
+        time.sleep(self.wait)
+        return self.wait
+
+
+def shown_slowly(wait: float) -> Slow:
+    return Slow(wait=wait)
+
+
+def checked_slowly(wait: Annotated[float, AfterValidator(lambda wait: time.sleep(wait))]) -> None:
+    pass
+
+
+async def cleaning_up(note: str) -> None:
+    try:
+        await asyncio.sleep(1000)
+    finally:
+        open(note, "x").close()
+
+
 def own_timeout():
     raise TimeoutError("the database is slow")
 
@@ -141,6 +170,10 @@ def _tool(path: str, function: str, timeout: float = 20.0) -> Tool:
     return tool_of(FunctionSpec(file=path, function=function), timeout)
 
 
+def _tool_threads() -> int:
+    return sum(thread.name == "tool" for thread in threading.enumerate())
+
+
 def _call(tool: Tool, **arguments: Any) -> ToolReply:
     return asyncio.run(tool.call(arguments, new_run()))
 
@@ -182,10 +215,37 @@ def test_wrong_arguments_are_explained_briefly(path: str) -> None:
     )
 
 
-def test_plain_functions_run_beside_the_loop_and_async_ones_in_it(path: str) -> None:
+def test_functions_run_beside_the_loop(path: str) -> None:
     assert _call(_tool(path, "thread")).text == "tool"
     reply = _call(_tool(path, "later"), text="é")
-    assert reply.text == '{"text":"é","imports":1,"thread":"MainThread"}'
+    assert reply.text == '{"text":"é","imports":1,"thread":"tool"}'
+
+
+@pytest.mark.parametrize("function", ["blocking", "checked_slowly", "shown_slowly"])
+def test_a_function_that_blocks_holds_nothing_up(path: str, function: str) -> None:
+    async def call() -> None:
+        tool, ticks = _tool(path, function, timeout=0.2), 0
+        calling = asyncio.create_task(tool.call({"wait": 2}, new_run()))
+        while not calling.done():
+            await asyncio.sleep(0.01)
+            ticks += 1
+        assert calling.result() == ToolReply("It did not end within 0.2 s.", is_error=True)
+        assert ticks > 3
+        assert _tool_threads()
+        await until(lambda: not _tool_threads())
+
+    asyncio.run(call())
+
+
+def test_an_async_function_is_cancelled_when_its_time_is_up(path: str, tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    tool = _tool(path, "cleaning_up", timeout=0.2)
+
+    async def call() -> None:
+        assert (await tool.call({"note": str(note)}, new_run())).is_error
+        await until(note.exists)
+
+    asyncio.run(call())
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from typing_extensions import TypedDict
 from beam_batch import jsonio
 from beam_batch.agents.tools.base import RowRun, Tool, ToolReply
 from beam_batch.agents.tools.names import usable
-from beam_batch.agents.tools.threads import in_thread
+from beam_batch.agents.tools.threads import OwnLoop, in_thread
 from beam_batch.errors import OptionsError, first_line
 from beam_batch.options.agents import FunctionSpec
 from beam_batch.providers.base import ToolSpec
@@ -81,23 +81,26 @@ class FunctionTool:
 
     async def call(self, arguments: dict[str, Any], run: RowRun) -> ToolReply:
         """Call the function; whatever it raises is told to the model, without its traceback."""
+        own = OwnLoop()
+        try:
+            async with asyncio.timeout(self.timeout):
+                return await in_thread(self._reply, arguments, own)
+        except TimeoutError:
+            return ToolReply(f"It did not end within {self.timeout:g} s.", is_error=True)
+        finally:
+            own.cancel()
+
+    def _reply(self, arguments: dict[str, Any], own: OwnLoop) -> ToolReply:
+        """Do all that runs code of the user's, in a thread; of validators and results as well."""
         try:
             given = self.arguments.validate_json(jsonio.dumps(arguments))
         except ValidationError as error:
             return ToolReply(f"Wrong arguments: {_problems(error)}", is_error=True)
         try:
-            async with asyncio.timeout(self.timeout) as limit:
-                if inspect.iscoroutinefunction(self.function):
-                    result = await self.function(**given)
-                else:
-                    result = await in_thread(lambda: self.function(**given))
-                    if inspect.isawaitable(result):
-                        result = await result
+            result = self.function(**given)
+            if inspect.isawaitable(result):
+                result = own.finish(result)
             return ToolReply(_text(result))
-        except TimeoutError as error:
-            if not limit.expired():
-                return _raised(error)
-            return ToolReply(f"It did not end within {self.timeout:g} s.", is_error=True)
         except (Exception, SystemExit) as error:  # whatever it is, the model can go another way
             return _raised(error)
 

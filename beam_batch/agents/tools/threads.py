@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -44,3 +44,31 @@ async def in_thread(work: Callable[..., T], *arguments: Any) -> T:
 
     threading.Thread(target=run, name="tool", daemon=True).start()
     return await done
+
+
+class OwnLoop:
+    """An event loop in the thread of one call, so that a coroutine which blocks blocks no other."""
+
+    def __init__(self) -> None:
+        self._running: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
+        self._over = False
+
+    def finish(self, work: Awaitable[T]) -> T:
+        """Wait for what an async function does; to be called in the thread."""
+        return asyncio.run(self._wait_for(work))
+
+    def cancel(self) -> None:
+        """Cancel what still runs; to be called when nobody waits for it any more."""
+        self._over = True
+        if self._running is not None:
+            loop, task = self._running
+            with suppress(RuntimeError):  # the loop may be closed by now
+                loop.call_soon_threadsafe(task.cancel)
+
+    async def _wait_for(self, work: Awaitable[T]) -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        self._running = asyncio.get_running_loop(), task
+        if self._over:
+            task.cancel()
+        return await work
