@@ -89,6 +89,35 @@ def leave():
     sys.exit(3)
 
 
+async def leave_later():
+    sys.exit(3)
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+async def interrupt_later():
+    raise KeyboardInterrupt
+
+
+async def end_itself():
+    raise asyncio.CancelledError
+
+
+class Mute(Exception):
+    def __str__(self):
+        sys.exit("no")
+
+
+def say_nothing():
+    raise Mute
+
+
+def check_badly(text: Annotated[str, AfterValidator(lambda text: {}["x"])]):
+    pass
+
+
 def slow():
     time.sleep(1000)
 
@@ -254,13 +283,20 @@ def test_an_async_function_is_cancelled_when_its_time_is_up(path: str, tmp_path:
         ("fail", "LookupError: no such thing"),
         ("leave", "SystemExit: 3"),
         ("own_timeout", "TimeoutError: the database is slow"),
+        ("leave_later", "SystemExit: 3"),
+        ("interrupt", "KeyboardInterrupt"),
+        ("interrupt_later", "KeyboardInterrupt"),
+        ("end_itself", "CancelledError"),
+        ("say_nothing", "Mute, which cannot say what it is"),
+        ("check_badly", "KeyError: 'x'"),
         ("raw", "TypeError: it returned bytes, which a model cannot read"),
     ],
 )
 def test_what_a_function_raises_is_told_without_a_traceback(
     path: str, function: str, said: str
 ) -> None:
-    reply = _call(_tool(path, function))
+    arguments = {"text": "a"} if function == "check_badly" else {}
+    reply = _call(_tool(path, function), **arguments)
     assert reply.is_error
     assert reply.text.endswith(said)
     assert "Traceback" not in reply.text

@@ -93,20 +93,25 @@ class FunctionTool:
     def _reply(self, arguments: dict[str, Any], own: OwnLoop) -> ToolReply:
         """Do all that runs code of the user's, in a thread; of validators and results as well."""
         try:
-            given = self.arguments.validate_json(jsonio.dumps(arguments))
-        except ValidationError as error:
-            return ToolReply(f"Wrong arguments: {_problems(error)}", is_error=True)
-        try:
+            try:
+                given = self.arguments.validate_json(jsonio.dumps(arguments))
+            except ValidationError as error:
+                return ToolReply(f"Wrong arguments: {_problems(error)}", is_error=True)
             result = self.function(**given)
             if inspect.isawaitable(result):
                 result = own.finish(result)
             return ToolReply(_text(result))
-        except (Exception, SystemExit) as error:  # whatever it is, the model can go another way
+        except BaseException as error:  # whatever ends the call, the model can go another way
             return _raised(error)
 
 
 def _raised(error: BaseException) -> ToolReply:
-    return ToolReply(f"{type(error).__name__}: {error}", is_error=True)
+    name = type(error).__name__
+    try:
+        text = f"{name}: {error}".removesuffix(": ")
+    except BaseException:  # an error's own text may run code of the user's, too
+        text = f"{name}, which cannot say what it is"
+    return ToolReply(text, is_error=True)
 
 
 def _load(spec: FunctionSpec) -> Callable[..., Any]:
