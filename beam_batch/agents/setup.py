@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from beam_batch.agents.children import ChildTool
 from beam_batch.agents.loop import Agent, Asker, MakeAsker
 from beam_batch.agents.member import Member
-from beam_batch.agents.tools.base import RowRun, Tool
+from beam_batch.agents.tools.base import Room, RowRun, Tool
 from beam_batch.agents.tools.skills import load_skills, skills_prompt
 from beam_batch.agents.tools.toolbox import tools_of, unique
 from beam_batch.agents.workflows import make_workflow
@@ -87,6 +87,7 @@ class Crew:
         schema: SchemaSpec | None,
         stopping: asyncio.Event,
     ) -> None:
+        self._room = Room()
         self._stopping = stopping
         self.callers = callers
         self._member = member
@@ -103,7 +104,7 @@ class Crew:
             return await self._ask(prompt, trail, alone=True)
 
     async def _ask(self, prompt: Prompt, trail: Trail, *, alone: bool = False) -> Any:
-        run = RowRun(prompt.row, trail, stopping=self._stopping, alone=alone)
+        run = RowRun(prompt.row, trail, stopping=self._stopping, room=self._room, alone=alone)
         async with run.open:
             return await self._member.ask(prompt.text, run, self._schema)
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from beam_batch.agents.tools.base import Tool, ToolReply
+from beam_batch.agents.setup import Crew
+from beam_batch.agents.tools.base import Room, RowRun, Tool, ToolReply
 from beam_batch.agents.tools.functions import check_function, tool_of
+from beam_batch.agents.tools.threads import MOST_THREADS, Threads
+from beam_batch.calling.trail import Trail
 from beam_batch.errors import OptionsError
-from beam_batch.options.agents import FunctionSpec
+from beam_batch.options import SchemaSpec
+from beam_batch.options.agents import AgentSpec, FunctionSpec
+from beam_batch.records import Content, Prompt
 from tests.agents.support import new_run, until
 
 MODULE = '''
@@ -147,6 +153,14 @@ def checked_slowly(wait: Annotated[float, AfterValidator(lambda wait: time.sleep
     pass
 
 
+def nap(wait: float) -> None:
+    time.sleep(wait)
+
+
+async def nap_too(wait: float) -> None:
+    await asyncio.sleep(wait)
+
+
 async def cleaning_up(note: str) -> None:
     try:
         await asyncio.sleep(1000)
@@ -197,6 +211,13 @@ def path(tmp_path: Path) -> str:
 
 def _tool(path: str, function: str, timeout: float = 20.0) -> Tool:
     return tool_of(FunctionSpec(file=path, function=function), timeout)
+
+
+class EchoingRun:
+    spec = AgentSpec(name="a")
+
+    async def ask(self, message: Content, run: RowRun, schema: SchemaSpec | None = None) -> Any:
+        return run.room
 
 
 def _tool_threads() -> int:
@@ -262,6 +283,49 @@ def test_a_function_that_blocks_holds_nothing_up(path: str, function: str) -> No
         assert ticks > 3
         assert _tool_threads()
         await until(lambda: not _tool_threads())
+
+    asyncio.run(call())
+
+
+@pytest.mark.parametrize("function", ["nap", "nap_too"])
+def test_many_calls_share_few_threads_and_all_have_their_time(path: str, function: str) -> None:
+    tool, most = _tool(path, function, timeout=2.0), 0
+    run = replace(new_run(), room=Room(Threads(most=4)))
+
+    async def call() -> list[ToolReply]:
+        nonlocal most
+        calls = asyncio.gather(*(tool.call({"wait": 0.1}, run) for _ in range(100)))
+        while not calls.done():
+            most = max(most, _tool_threads())
+            await asyncio.sleep(0.01)
+        return calls.result()
+
+    assert set(asyncio.run(call())) == {ToolReply("null")}  # the last ones begin after 2 s
+    assert 1 < most <= 4 + 1  # one that is about to end
+
+
+def test_rows_of_a_worker_share_its_threads() -> None:
+    assert MOST_THREADS == 64
+    crew = Crew([], EchoingRun(), None, None, asyncio.Event())
+
+    async def work() -> set[int]:
+        return {id(await crew.work(Prompt(new_run().row, ""), Trail(1))) for _ in range(2)}
+
+    assert len(asyncio.run(work())) == 1
+
+
+def test_calls_that_do_not_end_are_followed_by_a_few_others_only(path: str) -> None:
+    tool = _tool(path, "nap", timeout=0.05)
+    run = replace(new_run(), room=Room(Threads(most_left=2)))
+
+    async def call() -> None:
+        for _ in range(2):
+            assert "did not end" in (await tool.call({"wait": 1}, run)).text
+        refused = await tool.call({"wait": 0}, run)
+        said = "2 earlier calls have not ended yet; no more are made."
+        assert refused == ToolReply(said, is_error=True)
+        await until(lambda: not _tool_threads())
+        assert await tool.call({"wait": 0}, run) == ToolReply("null")
 
     asyncio.run(call())
 

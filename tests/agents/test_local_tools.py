@@ -6,13 +6,14 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from beam_batch.agents.mcp.servers import Servers
-from beam_batch.agents.tools.base import Tool, ToolReply
+from beam_batch.agents.tools.base import MOST_COMMANDS, Room, Tool, ToolReply
 from beam_batch.agents.tools.local import MOST_OUTPUT, command_tool, file_tools
 from beam_batch.agents.tools.skills import load_skills, read_skill, skills_prompt
 from beam_batch.agents.tools.toolbox import tools_of, unique
@@ -180,6 +181,18 @@ def test_a_command_that_takes_too_long_is_killed_with_its_children() -> None:
     *pids, last = reply.text.split("\n", 2)
     assert last.endswith("[killed after 0.3 s]")
     assert not any(is_running(int(pid)) for pid in pids)
+
+
+def test_few_commands_run_at_a_time_and_all_have_their_time(tmp_path: Path) -> None:
+    tool = command_tool([str(tmp_path)], os.environ, 20.0)
+    run = replace(new_run(), room=Room(commands=asyncio.Semaphore(2)))
+    command = "mkdir $$; ls | wc -l; sleep 0.2; rmdir $$"
+
+    async def call() -> list[ToolReply]:
+        return await asyncio.gather(*(tool.call({"command": command}, run) for _ in range(6)))
+
+    assert max(int(reply.text) for reply in asyncio.run(call())) <= 2
+    assert MOST_COMMANDS == 8
 
 
 def test_the_output_of_a_command_is_cut() -> None:

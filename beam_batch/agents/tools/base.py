@@ -7,9 +7,13 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from beam_batch.agents.tools.threads import Threads
 from beam_batch.calling.trail import Trail
 from beam_batch.providers.base import ToolSpec
 from beam_batch.records import Row
+
+MOST_COMMANDS = 8
+"""Commands of a worker at a time; each is three processes or more."""
 
 
 class ToolReply(NamedTuple):
@@ -20,6 +24,14 @@ class ToolReply(NamedTuple):
 
 
 @dataclass
+class Room:
+    """How much of this machine all rows of a worker may use at once."""
+
+    threads: Threads = field(default_factory=Threads)
+    commands: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_COMMANDS))
+
+
+@dataclass
 class RowRun:
     """What the agents of one row share.
 
@@ -27,6 +39,7 @@ class RowRun:
         open: what is open for this row alone; closed when the row has its outcome.
         sessions: MCP sessions of this row, by the server's name.
         stopping: set when the run is to end: tools are waited for no longer.
+        room: of the worker, for all its rows.
         alone: whether it uses sessions of its own, also where servers are shared: it was at work
             when a shared one died.
         fresh: whether each model call is to be a sample of its own, never a reply used again.
@@ -37,6 +50,7 @@ class RowRun:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     open: AsyncExitStack = field(default_factory=AsyncExitStack)
     sessions: dict[str, Any] = field(default_factory=dict)
+    room: Room = field(default_factory=Room)
     alone: bool = False
     fresh: bool = False
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import importlib
 import importlib.util
@@ -23,7 +22,7 @@ from typing_extensions import TypedDict
 from beam_batch import jsonio
 from beam_batch.agents.tools.base import RowRun, Tool, ToolReply
 from beam_batch.agents.tools.names import usable
-from beam_batch.agents.tools.threads import OwnLoop, in_thread
+from beam_batch.agents.tools.threads import NoThread, OwnLoop
 from beam_batch.errors import OptionsError, first_line
 from beam_batch.options.agents import FunctionSpec
 from beam_batch.providers.base import ToolSpec
@@ -83,8 +82,10 @@ class FunctionTool:
         """Call the function; whatever it raises is told to the model, without its traceback."""
         own = OwnLoop()
         try:
-            async with asyncio.timeout(self.timeout):
-                return await in_thread(self._reply, arguments, own)
+            work = run.room.threads.run(self._reply, arguments, own, timeout=self.timeout)
+            return await work
+        except NoThread as error:
+            return ToolReply(str(error), is_error=True)
         except TimeoutError:
             return ToolReply(f"It did not end within {self.timeout:g} s.", is_error=True)
         finally:

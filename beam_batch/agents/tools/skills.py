@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 
 from beam_batch.agents.tools.base import RowRun, Tool, ToolReply
 from beam_batch.agents.tools.folders import NotAllowed, read_text
-from beam_batch.agents.tools.threads import in_thread
+from beam_batch.agents.tools.threads import NoThread
 from beam_batch.errors import OptionsError, first_line
 from beam_batch.providers.base import ToolSpec
 
 BODY = "SKILL.md"
 LONGEST_DESCRIPTION = 1024
+LONGEST_READ = 60.0
+"""Seconds."""
 
 
 class Skill(NamedTuple):
@@ -73,9 +75,14 @@ class ReadSkill:
         for skill in self.skills:
             if skill.name == name and isinstance(path, str):
                 try:
-                    return ToolReply(await in_thread(read_text, path, [skill.folder]))
-                except NotAllowed as error:
+                    threads = run.room.threads
+                    return ToolReply(
+                        await threads.run(read_text, path, [skill.folder], timeout=LONGEST_READ)
+                    )
+                except (NotAllowed, NoThread) as error:
                     return ToolReply(str(error), is_error=True)
+                except TimeoutError:
+                    return ToolReply(f"{path!r} could not be read in time.", is_error=True)
         known = ", ".join(skill.name for skill in self.skills)
         return ToolReply(f"There is no skill {name!r}; there are {known}.", is_error=True)
 
