@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 
 from beam_batch.agents.mcp.servers import Servers
 from beam_batch.agents.tools.base import MOST_COMMANDS, Room, Tool, ToolReply
+from beam_batch.agents.tools.functions import tool_of
 from beam_batch.agents.tools.local import MOST_OUTPUT, command_tool, file_tools
 from beam_batch.agents.tools.skills import load_skills, read_skill, skills_prompt
 from beam_batch.agents.tools.toolbox import tools_of, unique
@@ -74,6 +77,8 @@ def test_files_below_the_roots_are_listed_and_read(root: Path) -> None:
         ("below/../../secret.txt", "outside of the folders"),
         ("none.txt", "There is no 'none.txt'"),
         ("a\0b", "There is no"),
+        ("\ud800", "There is no"),
+        ("x" * 5000, "There is no"),
         ("image.bin", "is no text"),
         ("below", "is no file"),
         ("pipe", "is no file"),
@@ -84,6 +89,60 @@ def test_what_may_not_be_read_is_refused(root: Path, path: Any, said: str) -> No
     reply = _call(by_name(file_tools([str(root)], 20.0))["read_file"], path=path)
     assert reply.is_error
     assert said in reply.text
+
+
+@pytest.mark.parametrize("offset", [9, 2**31, 2**63 - 1, 2**63, 10**30])
+def test_an_offset_behind_the_end_is_explained(root: Path, offset: int) -> None:
+    reply = _call(by_name(file_tools([str(root)], 20.0))["read_file"], path="a.txt", offset=offset)
+    said = f"'a.txt' has 9 bytes; offset {offset} is behind its end."
+    assert reply == (ToolReply(said, is_error=True) if offset > 9 else ToolReply(""))
+
+
+def _fail(*_: object) -> None:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize(
+    ("what", "tool", "arguments"),
+    [
+        ("os.pread", "read_file", {"path": "a.txt"}),
+        ("os.fstat", "read_file", {"path": "a.txt"}),
+        ("Path.is_dir", "list_files", {}),
+    ],
+)
+def test_a_disk_that_fails_is_told_to_the_model(
+    root: Path, monkeypatch: pytest.MonkeyPatch, what: str, tool: str, arguments: dict[str, str]
+) -> None:
+    tools = by_name(file_tools([str(root)], 20.0))
+    with monkeypatch.context() as patch:
+        patch.setattr(f"beam_batch.agents.tools.folders.{what}", _fail)
+        reply = _call(tools[tool], **arguments)
+    assert reply.is_error
+    assert "Input/output error" in reply.text
+
+
+def test_a_machine_without_threads_is_told_to_the_model(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text("def one(): return 1")
+    tools = file_tools([str(root)], 20.0)
+    tools.append(read_skill(load_skills([str(_skill(tmp_path / "s", "alpha"))])))
+    tools.append(tool_of(FunctionSpec(file=str(tmp_path / "mine.py"), function="one"), 20.0))
+
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def call() -> list[ToolReply]:
+        arguments = ({}, {"path": "a.txt"}, {"name": "alpha"}, {})
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            return [
+                await tool.call(given, new_run())
+                for tool, given in zip(tools, arguments, strict=True)
+            ]
+
+    said = "There is no thread for it: can't start new thread."
+    assert set(asyncio.run(call())) == {ToolReply(said, is_error=True)}
 
 
 def test_a_listing_stays_in_the_roots(root: Path) -> None:
