@@ -66,6 +66,23 @@ async def test_tools_are_listed_called_and_their_errors_are_for_the_model() -> N
         assert "txet" in wrong.text
 
 
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("varibles", "did you mean variables or variable"),
+        ("get_*", "it has echo, pid, variables, variable, die, ..."),
+    ],
+)
+@in_loop
+async def test_a_pattern_of_tools_that_fits_none_ends_the_run(pattern: str, said: str) -> None:
+    async with started(faulty()) as servers:
+        with pytest.raises(FatalReply) as caught:
+            servers.tools_of(faulty(allowed=("echo", pattern)))
+    assert str(caught.value).startswith(
+        f"card: tools names {pattern!r} of MCP server 'faulty', which has no such tool; {said}"
+    )
+
+
 @in_loop
 async def test_two_cards_that_name_a_server_share_its_process() -> None:
     spec, other = faulty(), faulty(allowed=("pid",))

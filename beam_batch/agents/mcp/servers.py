@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ PARALLEL_STARTS = 4
 RETRY_AFTER = (0.0, 0.2, 1.0)
 """Seconds before each try to open a session again."""
 LONGEST_PAUSE = 5.0
+NAMES_SHOWN = 5
 PROBE_TIMEOUT = 5.0
 """Seconds that a server has to show that it still answers when a call of it has timed out."""
 
@@ -72,8 +74,14 @@ class Servers:
             raise
 
     def tools_of(self, spec: ServerSpec) -> list[Tool]:
-        """Return the tools of a server that a card allows, in the server's order."""
+        """Return the tools of a server that a card allows, in the server's order.
+
+        Raises:
+            FatalReply: the card names a tool that the server does not have.
+        """
         server = self._servers[self._specs.index(_whole(spec))]
+        for pattern in spec.allowed:
+            _check_pattern(spec.name, pattern, [tool.name for tool in server.tools])
         return [
             ServerTool(_spec_of(tool), spec.name, tool.name, server)
             for tool in server.tools
@@ -269,6 +277,18 @@ def _is_alive(opening: asyncio.Task[Session]) -> bool:
 def _whole(spec: ServerSpec) -> ServerSpec:
     """Return a server with all its tools: which of them a card allows makes no other server."""
     return replace(spec, allowed=())
+
+
+def _check_pattern(server: str, pattern: str, names: list[str]) -> None:
+    if any(fnmatchcase(name, pattern) for name in names):
+        return
+    near = difflib.get_close_matches(pattern, names, cutoff=0.5)
+    some = ", ".join(names[:NAMES_SHOWN]) or "none"
+    more = ", ..." * (len(names) > NAMES_SHOWN)
+    raise FatalReply(
+        f"card: tools names {pattern!r} of MCP server {server!r}, which has no such tool; "
+        + (f"did you mean {' or '.join(near)}?" if near else f"it has {some}{more}.")
+    )
 
 
 def _spec_of(tool: mcp_types.Tool) -> ToolSpec:
