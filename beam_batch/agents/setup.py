@@ -14,7 +14,7 @@ from beam_batch.agents.cards.models import model_of, models_of
 from beam_batch.agents.children import ChildTool
 from beam_batch.agents.loop import Agent, Asker, MakeAsker
 from beam_batch.agents.member import Member
-from beam_batch.agents.tools.base import RowRun, Tool
+from beam_batch.agents.tools.base import Room, RowRun, Tool
 from beam_batch.agents.tools.skills import load_skills, skills_prompt
 from beam_batch.agents.tools.toolbox import tools_of, unique
 from beam_batch.agents.workflows import make_workflow
@@ -93,6 +93,7 @@ class Crew:
         schema: SchemaSpec | None,
         stopping: asyncio.Event,
     ) -> None:
+        self._room = Room()
         self._stopping = stopping
         self.callers = callers
         self._member = member
@@ -109,7 +110,7 @@ class Crew:
             return await self._ask(prompt, trail, alone=True)
 
     async def _ask(self, prompt: Prompt, trail: Trail, *, alone: bool = False) -> Any:
-        run = RowRun(prompt.row, trail, stopping=self._stopping, alone=alone)
+        run = RowRun(prompt.row, trail, stopping=self._stopping, room=self._room, alone=alone)
         async with run.open:
             return await self._member.ask(prompt.text, run, self._schema)
 

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from beam_batch import jsonio
+from beam_batch.agents.cards.addresses import is_public
 from beam_batch.agents.cards.checks import Card, check_value, nearest
 from beam_batch.agents.cards.fields import SERVER
 from beam_batch.agents.cards.variables import UnsetVariable, expand
@@ -149,11 +150,25 @@ def _named(card: Card, config: McpConfig | None) -> list[_Named]:
             found.append((name, fields, config.path.absolute().parent, ("servers", place)))
     else:
         for name, fields in servers.items():
+            _check_place(card, name, fields, "servers", name)
             found.append((name, fields, card.folder, ("servers", name)))
     for place, fields in enumerate(card.fields.get("mcp_connect", ())):
         at = ("mcp_connect", place)
-        found.append((_name_of(fields), _target_fields(card, fields, at), card.folder, at))
+        name, whole = _name_of(fields), _target_fields(card, fields, at)
+        _check_place(card, name, whole, *at)
+        found.append((name, whole, card.folder, at))
     return found
+
+
+def _check_place(card: Card, name: str, fields: dict[str, Any], *at: str | int) -> None:
+    """Refuse what is near this machine where somebody else wrote the card."""
+    url = fields.get("url")
+    if url and not card.trusted and not is_public(url):
+        raise card.error(
+            f"server {name}: {url!r} is no public address; a card from elsewhere may name one of "
+            "this machine or its network only with --trust-card.",
+            *at,
+        )
 
 
 def _target_fields(card: Card, fields: dict[str, Any], at: tuple[str | int, ...]) -> dict[str, Any]:
