@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from beam_batch.agents.cards.models import resolve
 from beam_batch.checks import check
 from beam_batch.errors import OptionsError
-from beam_batch.options import AgentSpec, CrewSpec, ModelSpec, OutputSpec, RunSpec, SourceSpec
+from beam_batch.options import AgentSpec, CrewSpec, OutputSpec, RunSpec, SourceSpec
 from tests.agents.cards import load, write
 from tests.fakes import ScriptedServer
 from tests.support import beam_batch, environment, write_jsonl
@@ -46,10 +47,11 @@ def here(tmp_path: Path) -> Path:
 
 
 def _spec(crew: CrewSpec, folder: Path, runner: str = "direct") -> RunSpec:
+    model, crew = resolve(crew, "echo", None, {})
     return RunSpec(
         source=SourceSpec(input=str(folder / "rows.jsonl")),
         output=OutputSpec(output=str(folder / "out.jsonl")),
-        model=ModelSpec(text="echo", provider="echo", model="echo"),
+        model=model,
         crew=crew,
         runner=runner,
     )
