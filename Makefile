@@ -72,15 +72,10 @@ lint: .venv/ready-test
 	$(BIN)/mypy
 
 check: lint
-<<<<<<< HEAD
-	$(BIN)/python -m pytest -q -n 2 --ignore tests/portable --ignore tests/faults --ignore tests/e2e \
-		--ignore tests/inputs/test_hub.py --ignore tests/inputs/test_stores.py \
-		--ignore tests/agents/test_servers.py --ignore tests/agents/test_orphans.py
-=======
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal --ignore tests/portable --ignore tests/faults \
 		--ignore tests/e2e \
-		--ignore tests/inputs/test_hub.py --ignore tests/inputs/test_stores.py
->>>>>>> speed
+		--ignore tests/inputs/test_hub.py --ignore tests/inputs/test_stores.py \
+		--ignore tests/agents/test_servers.py --ignore tests/agents/test_orphans.py
 
 portable: .venv/ready-test $(PRISM)
 	BEAM_BATCH_PRISM=$(CURDIR)/$(PRISM) $(BIN)/python -m pytest tests/portable

@@ -64,7 +64,8 @@ def start(
 ) -> subprocess.Popen[str]:
     """Start the command line, by default in a fork that has Beam imported (tests/starter.py).
 
-    `fresh` starts an interpreter, where its own start is what is tested.
+    `fresh` starts an interpreter, where its own start, or what can be imported, is what is tested:
+    Beam has imported a good deal already, PyYAML too.
     """
     line = command(*args)
     program: type[subprocess.Popen[str]] = subprocess.Popen

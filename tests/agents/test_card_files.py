@@ -147,8 +147,8 @@ def test_a_card_from_elsewhere_gets_at_nothing_of_this_machine(
 
 
 def test_a_card_from_elsewhere_may_name_servers_by_url() -> None:
-    with Files({"/a.yaml": "servers: {t: {url: 'http://h/mcp'}}\nshell: false"}) as server:
-        assert load(f"{server.url}/a.yaml").agents["a"].servers[0].url == "http://h/mcp"
+    with Files({"/a.yaml": "servers: {t: {url: 'http://h.example/mcp'}}\nshell: false"}) as server:
+        assert load(f"{server.url}/a.yaml").agents["a"].servers[0].url == "http://h.example/mcp"
 
 
 def test_cards_are_read_from_the_hub(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from beam_batch.agents.cards.addresses import is_public
 from beam_batch.agents.mcp.target import resolve
 from beam_batch.errors import OptionsError
 from beam_batch.options.agents import ServerSpec
@@ -59,7 +60,7 @@ def test_targets_to_connect_to_are_commands_or_urls(tmp_path: Path) -> None:
 ESCAPED = """
 servers:
   own: {command: '$${CANARY}', args: ['$${CANARY}'], env: {A: '$${CANARY}'}}
-  far: {url: 'https://h/$${CANARY}', headers: {A: 'Bearer $${CANARY:x}'}}
+  far: {url: 'https://h.example/$${CANARY}', headers: {A: 'Bearer $${CANARY:x}'}}
 mcp_connect:
 - {target: '$${CANARY} $${CANARY}', name: two}
 """
@@ -69,7 +70,7 @@ mcp_connect:
 def test_an_escaped_variable_is_never_filled_in(outside: bool, tmp_path: Path) -> None:
     env = {"CANARY": "canary-4711"}
     if outside:
-        text = "\n".join(line for line in ESCAPED.splitlines() if "h/$" in line)
+        text = "\n".join(line for line in ESCAPED.splitlines() if "h.example/$" in line)
         with Files({"/a.yaml": f"servers:\n{text}"}) as server:
             found = load(f"{server.url}/a.yaml", env=env).agents["a"].servers
     else:
@@ -89,6 +90,45 @@ def test_a_variable_of_a_server_is_filled_in_once_by_the_worker(tmp_path: Path) 
     target = resolve(spec, env)
     assert target.command == ("/opt/${ZONE}/serve", "Europe/Berlin", "y")
     assert target.secrets == {"Europe/Berlin", "/opt/${ZONE}"}
+
+
+NEAR = (
+    "localhost:80", "LOCALHOST.", "a.localhost", "db", "printer.local", "metadata.google.internal",
+    "127.0.0.1", "127.1", "0x7f000001", "2130706433", "0177.0.0.1", "0", "0.0.0.0", "10.0.0.1",
+    "172.16.0.1", "192.168.1.1:8080", "169.254.169.254", "100.64.0.1", "224.0.0.1", "[::1]", "[::]",
+    "[fe80::1]", "[fd00::1]", "[::ffff:127.0.0.1]", "[::127.0.0.1]", "[64:ff9b::7f00:1]",
+    "[2002:7f00:1::]", "１２７.0.0.1", "127。0。0。1", "%6cocalhost", "a.example\\.local",
+    "", "[",
+)  # fmt: skip
+PUBLIC = ("docs.example", "8.8.8.8:80", "[2606:4700::1111]", "local.example", "xn--bcher-kva.de.")
+
+
+@pytest.mark.parametrize("place", [*NEAR, *PUBLIC])
+def test_only_public_addresses_are_for_cards_from_elsewhere(place: str) -> None:
+    assert is_public(f"http://{place}/mcp") == (place in PUBLIC)
+
+
+@pytest.mark.parametrize("place", ["localhost:8000", "169.254.169.254"])
+@pytest.mark.parametrize("fields", ["servers: {{t: {{url: {}}}}}", "mcp_connect: [{{target: {}}}]"])
+def test_a_card_from_elsewhere_may_not_reach_for_what_is_near(fields: str, place: str) -> None:
+    url = f"http://{place}/mcp"
+    with Files({"/a.yaml": fields.format(url)}) as server:
+        with pytest.raises(OptionsError) as caught:
+            load(f"{server.url}/a.yaml")
+        assert str(caught.value).endswith(
+            f": {url!r} is no public address; a card from elsewhere may name one of this machine "
+            "or its network only with --trust-card."
+        )
+        trusted = load(f"{server.url}/a.yaml", trust=True).agents["a"].servers
+    assert [spec.url for spec in trusted] == [url]
+
+
+def test_a_card_from_elsewhere_may_use_a_url_of_one_s_own_config(tmp_path: Path) -> None:
+    servers = {"near": {"url": "http://localhost:80/mcp"}}
+    config = write(tmp_path, "mcp.json", json.dumps({"mcpServers": servers}))
+    with Files({"/a.yaml": "servers: [near]"}) as server:
+        found = load(f"{server.url}/a.yaml", mcp_config=str(config)).agents["a"].servers
+    assert [spec.url for spec in found] == ["http://localhost:80/mcp"]
 
 
 CONFIG = {
@@ -201,7 +241,7 @@ def test_a_field_in_a_file_of_servers_is_named_with_the_file(tmp_path: Path) -> 
     config = write(tmp_path, "mcp.json", json.dumps({"mcpServers": CONFIG}))
     with pytest.raises(OptionsError) as caught:
         _servers(tmp_path, "servers: [odd]", mcp_config=str(config))
-    assert str(caught.value) == f"card {config}: odd.args wants a list of texts; got 'y'."
+    assert str(caught.value) == f"--mcp-config {config}: odd.args wants a list of texts; got 'y'."
 
 
 FILES = {

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ from typing import Any
 import pytest
 
 from beam_batch.agents.mcp.servers import Servers
-from beam_batch.agents.tools.base import Tool, ToolReply
+from beam_batch.agents.tools.base import MOST_COMMANDS, Room, Tool, ToolReply
+from beam_batch.agents.tools.functions import tool_of
 from beam_batch.agents.tools.local import MOST_OUTPUT, command_tool, file_tools
 from beam_batch.agents.tools.skills import load_skills, read_skill, skills_prompt
 from beam_batch.agents.tools.toolbox import tools_of, unique
@@ -80,6 +83,8 @@ def test_files_below_the_roots_are_listed_and_read(root: Path) -> None:
         ("below/../../secret.txt", "outside of the folders"),
         ("none.txt", "There is no 'none.txt'"),
         ("a\0b", "There is no"),
+        ("\ud800", "There is no"),
+        ("x" * 5000, "There is no"),
         ("image.bin", "is no text"),
         ("below", "is no file"),
         ("pipe", "is no file"),
@@ -90,6 +95,60 @@ def test_what_may_not_be_read_is_refused(root: Path, path: Any, said: str) -> No
     reply = _call(by_name(file_tools([str(root)], 20.0))["read_file"], path=path)
     assert reply.is_error
     assert said in reply.text
+
+
+@pytest.mark.parametrize("offset", [9, 2**31, 2**63 - 1, 2**63, 10**30])
+def test_an_offset_behind_the_end_is_explained(root: Path, offset: int) -> None:
+    reply = _call(by_name(file_tools([str(root)], 20.0))["read_file"], path="a.txt", offset=offset)
+    said = f"'a.txt' has 9 bytes; offset {offset} is behind its end."
+    assert reply == (ToolReply(said, is_error=True) if offset > 9 else ToolReply(""))
+
+
+def _fail(*_: object) -> None:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize(
+    ("what", "tool", "arguments"),
+    [
+        ("os.pread", "read_file", {"path": "a.txt"}),
+        ("os.fstat", "read_file", {"path": "a.txt"}),
+        ("Path.is_dir", "list_files", {}),
+    ],
+)
+def test_a_disk_that_fails_is_told_to_the_model(
+    root: Path, monkeypatch: pytest.MonkeyPatch, what: str, tool: str, arguments: dict[str, str]
+) -> None:
+    tools = by_name(file_tools([str(root)], 20.0))
+    with monkeypatch.context() as patch:
+        patch.setattr(f"beam_batch.agents.tools.folders.{what}", _fail)
+        reply = _call(tools[tool], **arguments)
+    assert reply.is_error
+    assert "Input/output error" in reply.text
+
+
+def test_a_machine_without_threads_is_told_to_the_model(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text("def one(): return 1")
+    tools = file_tools([str(root)], 20.0)
+    tools.append(read_skill(load_skills([str(_skill(tmp_path / "s", "alpha"))]), 20.0))
+    tools.append(tool_of(FunctionSpec(file=str(tmp_path / "mine.py"), function="one"), 20.0))
+
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def call() -> list[ToolReply]:
+        arguments = ({}, {"path": "a.txt"}, {"name": "alpha"}, {})
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            return [
+                await tool.call(given, new_run())
+                for tool, given in zip(tools, arguments, strict=True)
+            ]
+
+    said = "There is no thread for it: can't start new thread."
+    assert set(asyncio.run(call())) == {ToolReply(said, is_error=True)}
 
 
 def test_a_listing_stays_in_the_roots(root: Path) -> None:
@@ -205,6 +264,18 @@ def test_a_command_that_takes_too_long_is_killed_with_its_children() -> None:
     *pids, last = reply.text.split("\n", 2)
     assert last.endswith("[killed after 0.3 s]")
     assert not any(is_running(int(pid)) for pid in pids)
+
+
+def test_few_commands_run_at_a_time_and_all_have_their_time(tmp_path: Path) -> None:
+    tool = command_tool([str(tmp_path)], os.environ, 20.0)
+    run = replace(new_run(), room=Room(commands=asyncio.Semaphore(2)))
+    command = "mkdir $$; ls | wc -l; sleep 0.2; rmdir $$"
+
+    async def call() -> list[ToolReply]:
+        return await asyncio.gather(*(tool.call({"command": command}, run) for _ in range(6)))
+
+    assert max(int(reply.text) for reply in asyncio.run(call())) <= 2
+    assert MOST_COMMANDS == 8
 
 
 def test_the_output_of_a_command_is_cut() -> None:

@@ -44,12 +44,14 @@ def here(tmp_path: Path) -> Path:
     write_jsonl(tmp_path / "rows.jsonl", [{"a": 1}])
     return tmp_path
 
+ECHO = ModelSpec(text="echo", provider="echo", model="echo")
+
 
 def _spec(crew: CrewSpec, folder: Path, runner: str = "direct") -> RunSpec:
     return RunSpec(
         source=SourceSpec(input=str(folder / "rows.jsonl")),
         output=OutputSpec(output=str(folder / "out.jsonl")),
-        model=ModelSpec(text="echo", provider="echo", model="echo"),
+        model=ECHO,
         crew=crew,
         runner=runner,
     )
@@ -105,8 +107,10 @@ def test_a_missing_package_is_named_with_its_extra(
 
 @pytest.mark.parametrize(("card", "flag"), [(True, False), (False, True)])
 def test_commands_want_both_card_and_run(card: bool, flag: bool, tmp_path: Path) -> None:
-    crew = CrewSpec(agents={"a": AgentSpec(name="a", shell=card)}, selected="a", shell=flag)
+    crew = CrewSpec(
+        agents={"a": AgentSpec(name="a", model=ECHO, shell=card)}, selected="a", shell=flag
+    )
     with pytest.raises(OptionsError, match="--shell"):
         check(_spec(crew, tmp_path, "prism"), {})
-    agreed = dataclasses.replace(crew, agents={"a": AgentSpec(name="a", shell=flag)})
+    agreed = dataclasses.replace(crew, agents={"a": AgentSpec(name="a", model=ECHO, shell=flag)})
     check(_spec(agreed, tmp_path), {})

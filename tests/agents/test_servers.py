@@ -29,6 +29,7 @@ from tests.agents.support import (
     NODE,
     REMOTE,
     Caller,
+    children_of,
     faulty,
     is_running,
     new_run,
@@ -63,6 +64,23 @@ async def test_tools_are_listed_called_and_their_errors_are_for_the_model() -> N
         wrong = await caller.reply("echo", txet="hi")
         assert wrong.is_error
         assert "txet" in wrong.text
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("varibles", "did you mean variables or variable"),
+        ("get_*", "it has echo, pid, variables, variable, die, ..."),
+    ],
+)
+@in_loop
+async def test_a_pattern_of_tools_that_fits_none_ends_the_run(pattern: str, said: str) -> None:
+    async with started(faulty()) as servers:
+        with pytest.raises(FatalReply) as caught:
+            servers.tools_of(faulty(allowed=("echo", pattern)))
+    assert str(caught.value).startswith(
+        f"card: tools names {pattern!r} of MCP server 'faulty', which has no such tool; {said}"
+    )
 
 
 @in_loop
@@ -346,6 +364,38 @@ async def test_a_session_of_a_row_is_its_own_and_ends_with_it() -> None:
             await second.text("die")
         assert await second.text("pid") != pids[2]
         await second.run.open.aclose()
+
+
+async def _start_and_be_cancelled(servers: Servers, spec: ServerSpec, seconds: float) -> None:
+    run = new_run()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds), run.open:
+            await Caller(servers, spec, run).text("nap")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@in_loop
+async def test_rows_that_end_while_their_sessions_wait_to_start_leave_no_server() -> None:
+    spec = faulty(session="row")
+    async with started(spec) as servers:
+        before = children_of(os.getpid())
+        await asyncio.gather(*(_start_and_be_cancelled(servers, spec, 0.02 * n) for n in range(12)))
+        await asyncio.sleep(0.5)  # what still starts would be up by now
+        assert children_of(os.getpid()) == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@in_loop
+async def test_sessions_that_rows_have_left_open_are_closed_with_their_server() -> None:
+    spec, before = faulty(session="row"), children_of(os.getpid())
+    async with started(spec) as servers:
+        callers = [Caller(servers, spec) for _ in range(6)]
+        waiting = [asyncio.create_task(caller.text("pid")) for caller in callers]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert children_of(os.getpid()) == before
+    with pytest.raises(ToolServerFailed, match="cannot be started for this row: it was closed"):
+        await Caller(servers, spec).text("pid")
 
 
 @in_loop

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ PARALLEL_STARTS = 4
 RETRY_AFTER = (0.0, 0.2, 1.0)
 """Seconds before each try to open a session again."""
 LONGEST_PAUSE = 5.0
+NAMES_SHOWN = 5
 PROBE_TIMEOUT = 5.0
 """Seconds that a server has to show that it still answers when a call of it has timed out."""
 
@@ -72,8 +74,14 @@ class Servers:
             raise
 
     def tools_of(self, spec: ServerSpec) -> list[Tool]:
-        """Return the tools of a server that a card allows, in the server's order."""
+        """Return the tools of a server that a card allows, in the server's order.
+
+        Raises:
+            FatalReply: the card names a tool that the server does not have.
+        """
         server = self._servers[self._specs.index(_whole(spec))]
+        for pattern in spec.allowed:
+            _check_pattern(spec.name, pattern, [tool.name for tool in server.tools])
         return [
             ServerTool(_spec_of(tool), spec.name, tool.name, server)
             for tool in server.tools
@@ -86,7 +94,7 @@ class Servers:
         return tuple(secret for server in self._servers for secret in server.target.secrets)
 
     async def close(self) -> None:
-        """Stop all servers, within some ten seconds; rows have closed their own sessions."""
+        """Stop all servers within some ten seconds, with what rows have left open."""
         await asyncio.gather(*(server.close() for server in self._servers))
 
 
@@ -128,6 +136,7 @@ class _Server:
         self._log = log
         self._shared: Session | None = None
         self._opening: asyncio.Task[Session] | None = None
+        self._of_rows: set[Session] = set()
         self._losses = 0  # sessions since the last answer
         self._closed = False
 
@@ -176,8 +185,8 @@ class _Server:
         self._closed = True
         if self._opening is not None:
             self._opening.cancel()
-        if self._shared is not None:
-            await self._shared.close()
+        shared = [] if self._shared is None else [self._shared]
+        await asyncio.gather(*(session.close() for session in (*shared, *self._of_rows)))
 
     def _new_shared(self) -> Session:
         self._shared = Session(self.target, self._log)
@@ -223,24 +232,34 @@ class _Server:
 
     async def _row_session(self, run: RowRun) -> Session:
         opening: asyncio.Task[Session] | None = run.sessions.get(self._key)
-        if opening is None or (
-            opening.done() and (opening.exception() or not opening.result().alive)
-        ):
-            opening = run.sessions[self._key] = asyncio.create_task(self._open_for(run))
+        if opening is None or (opening.done() and not _is_alive(opening)):
+            session = Session(self.target, self._log)
+            opening = run.sessions[self._key] = asyncio.create_task(self._open_for_row(session))
             opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._of_rows.add(session)  # before it opens: the row may end while it waits
+            run.open.push_async_callback(self._end_of_row, session, opening)
         return await asyncio.shield(opening)
 
-    async def _open_for(self, run: RowRun) -> Session:
+    async def _open_for_row(self, session: Session) -> Session:
+        reason = "was closed"
         async with self._room:
-            session = Session(self.target, self._log)
-            run.open.push_async_callback(session.close)
             try:
-                await session.open()
+                if not self._closed:
+                    await session.open()
+                    return session
             except NotOpened as error:
-                raise ToolServerFailed(
-                    f"MCP server {self._spec.name!r} cannot be started for this row: it {error}."
-                ) from None
-        return session
+                reason = str(error)
+        raise ToolServerFailed(
+            f"MCP server {self._spec.name!r} cannot be started for this row: it {reason}."
+        )
+
+    async def _end_of_row(self, session: Session, opening: asyncio.Task[Session]) -> None:
+        opening.cancel()
+        try:
+            await asyncio.wait((opening,))
+        finally:
+            await session.close()
+        self._of_rows.discard(session)
 
     async def _is_lost(self, session: Session) -> bool:
         """Whether a session that rows share answers nobody any more; it is ended then."""
@@ -250,9 +269,26 @@ class _Server:
         return True
 
 
+def _is_alive(opening: asyncio.Task[Session]) -> bool:
+    """Whether a session came of it, and can still be used."""
+    return not (opening.cancelled() or opening.exception()) and opening.result().alive
+
+
 def _whole(spec: ServerSpec) -> ServerSpec:
     """Return a server with all its tools: which of them a card allows makes no other server."""
     return replace(spec, allowed=())
+
+
+def _check_pattern(server: str, pattern: str, names: list[str]) -> None:
+    if any(fnmatchcase(name, pattern) for name in names):
+        return
+    near = difflib.get_close_matches(pattern, names, cutoff=0.5)
+    some = ", ".join(names[:NAMES_SHOWN]) or "none"
+    more = ", ..." * (len(names) > NAMES_SHOWN)
+    raise FatalReply(
+        f"card: tools names {pattern!r} of MCP server {server!r}, which has no such tool; "
+        + (f"did you mean {' or '.join(near)}?" if near else f"it has {some}{more}.")
+    )
 
 
 def _spec_of(tool: mcp_types.Tool) -> ToolSpec:

@@ -7,9 +7,13 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from beam_batch.agents.tools.threads import Threads
 from beam_batch.calling.trail import Trail
 from beam_batch.providers.base import ToolSpec
 from beam_batch.records import Row
+
+MOST_COMMANDS = 8
+"""Commands of a worker at a time; each is three processes or more."""
 
 
 class ToolReply(NamedTuple):
@@ -17,6 +21,14 @@ class ToolReply(NamedTuple):
 
     text: str
     is_error: bool = False
+
+
+@dataclass
+class Room:
+    """How much of this machine all rows of a worker may use at once."""
+
+    threads: Threads = field(default_factory=Threads)
+    commands: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_COMMANDS))
 
 
 @dataclass
@@ -28,6 +40,7 @@ class RowRun:
         sessions: MCP sessions of this row alone, by the server's key.
         folder: where its commands run if their card names no folder; made by the first of them.
         stopping: set when the run is to end: tools are waited for no longer.
+        room: of the worker, for all its rows.
         alone: whether it uses sessions of its own, also where servers are shared: it was at work
             when a shared one died.
         fresh: whether each model call is to be a sample of its own, never a reply used again.
@@ -39,6 +52,7 @@ class RowRun:
     open: AsyncExitStack = field(default_factory=AsyncExitStack)
     sessions: dict[str, Any] = field(default_factory=dict)
     folder: str | None = None
+    room: Room = field(default_factory=Room)
     alone: bool = False
     fresh: bool = False
 

@@ -32,7 +32,7 @@ def confined(path: str, roots: Sequence[Path]) -> Path:
     Raises:
         NotAllowed: it is outside of all roots, or does not exist.
     """
-    if not roots or "\0" in path:
+    if not roots or "\0" in path or not _is_encodable(path):
         raise NotAllowed(f"There is no {path!r}.")
     try:
         found = Path(os.path.realpath(roots[0] / path, strict=True))
@@ -60,11 +60,15 @@ def read_text(path: str, roots: Sequence[Path], offset: int = 0) -> str:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
             raise NotAllowed(f"{path!r} is no file.")
-        size = status.st_size
-        data = os.pread(file, MOST_BYTES, max(0, offset))
+        size, start = status.st_size, max(0, offset)
+        if start > size:
+            raise NotAllowed(f"{path!r} has {size} bytes; offset {offset} is behind its end.")
+        data = os.pread(file, MOST_BYTES, start)
+    except OSError as error:
+        raise NotAllowed(f"{path!r} cannot be read: {error.strerror}.") from None
     finally:
         os.close(file)
-    end = max(0, offset) + len(data)
+    end = start + len(data)
     try:
         text = _whole_characters(data, cut=end < size)
     except UnicodeDecodeError:
@@ -81,25 +85,33 @@ def list_folder(path: str, roots: Sequence[Path], pattern: str) -> Listing:
         NotAllowed: it may not be read, or the pattern leads out of it.
     """
     folder = confined(path, roots)
-    if not folder.is_dir():
-        raise NotAllowed(f"{path!r} is no folder.")
     if ".." in Path(pattern).parts or Path(pattern).is_absolute():
         raise NotAllowed("The pattern must stay in the folder.")
     names = []
     try:
+        if not folder.is_dir():
+            raise NotAllowed(f"{path!r} is no folder.")
         for entry in folder.glob(pattern):
             if not _is_below(os.path.realpath(entry), roots):
                 continue  # a link that leads out
             names.append(str(entry.relative_to(folder)) + "/" * entry.is_dir())
             if len(names) > MOST_ENTRIES:
                 break
-    except (OSError, ValueError, NotImplementedError) as error:
+    except (OSError, ValueError, NotImplementedError, RecursionError) as error:
         raise NotAllowed(f"{pattern!r} cannot be looked for: {error}") from None
     return Listing(sorted(names)[:MOST_ENTRIES], len(names) > MOST_ENTRIES)
 
 
 def _is_below(path: str | Path, roots: Sequence[Path]) -> bool:
     return any(Path(path).is_relative_to(root) for root in roots)
+
+
+def _is_encodable(path: str) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _whole_characters(data: bytes, cut: bool) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import importlib
 import importlib.util
@@ -23,7 +22,7 @@ from typing_extensions import TypedDict
 from beam_batch import jsonio
 from beam_batch.agents.tools.base import RowRun, Tool, ToolReply
 from beam_batch.agents.tools.names import usable
-from beam_batch.agents.tools.threads import in_thread
+from beam_batch.agents.tools.threads import NoThread, OwnLoop
 from beam_batch.errors import OptionsError, first_line
 from beam_batch.options.agents import FunctionSpec
 from beam_batch.providers.base import ToolSpec
@@ -81,29 +80,39 @@ class FunctionTool:
 
     async def call(self, arguments: dict[str, Any], run: RowRun) -> ToolReply:
         """Call the function; whatever it raises is told to the model, without its traceback."""
+        own = OwnLoop()
         try:
-            given = self.arguments.validate_json(jsonio.dumps(arguments))
-        except ValidationError as error:
-            return ToolReply(f"Wrong arguments: {_problems(error)}", is_error=True)
-        try:
-            async with asyncio.timeout(self.timeout) as limit:
-                if inspect.iscoroutinefunction(self.function):
-                    result = await self.function(**given)
-                else:
-                    result = await in_thread(lambda: self.function(**given))
-                    if inspect.isawaitable(result):
-                        result = await result
-            return ToolReply(_text(result))
-        except TimeoutError as error:
-            if not limit.expired():
-                return _raised(error)
+            work = run.room.threads.run(self._reply, arguments, own, timeout=self.timeout)
+            return await work
+        except NoThread as error:
+            return ToolReply(str(error), is_error=True)
+        except TimeoutError:
             return ToolReply(f"It did not end within {self.timeout:g} s.", is_error=True)
-        except (Exception, SystemExit) as error:  # whatever it is, the model can go another way
+        finally:
+            own.cancel()
+
+    def _reply(self, arguments: dict[str, Any], own: OwnLoop) -> ToolReply:
+        """Do all that runs code of the user's, in a thread; of validators and results as well."""
+        try:
+            try:
+                given = self.arguments.validate_json(jsonio.dumps(arguments))
+            except ValidationError as error:
+                return ToolReply(f"Wrong arguments: {_problems(error)}", is_error=True)
+            result = self.function(**given)
+            if inspect.isawaitable(result):
+                result = own.finish(result)
+            return ToolReply(_text(result))
+        except BaseException as error:  # whatever ends the call, the model can go another way
             return _raised(error)
 
 
 def _raised(error: BaseException) -> ToolReply:
-    return ToolReply(f"{type(error).__name__}: {error}", is_error=True)
+    name = type(error).__name__
+    try:
+        text = f"{name}: {error}".removesuffix(": ")
+    except BaseException:  # an error's own text may run code of the user's, too
+        text = f"{name}, which cannot say what it is"
+    return ToolReply(text, is_error=True)
 
 
 def _load(spec: FunctionSpec) -> Callable[..., Any]:

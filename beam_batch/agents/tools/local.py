@@ -15,7 +15,7 @@ from typing import Any
 from beam_batch.agents.tools import processes
 from beam_batch.agents.tools.base import RowRun, Tool, ToolReply
 from beam_batch.agents.tools.folders import NotAllowed, list_folder, read_text
-from beam_batch.agents.tools.threads import in_thread
+from beam_batch.agents.tools.threads import NoThread
 from beam_batch.providers.base import ToolSpec
 
 SHELL = "/bin/sh"
@@ -70,10 +70,10 @@ class ListFiles:
         if not (isinstance(path, str) and isinstance(pattern, str)):
             return ToolReply("path and pattern must be text.", is_error=True)
         try:
-            listing = await in_thread(
+            listing = await run.room.threads.run(
                 list_folder, path, self.roots, pattern or "*", timeout=self.timeout
             )
-        except NotAllowed as error:
+        except (NotAllowed, NoThread) as error:
             return ToolReply(str(error), is_error=True)
         except TimeoutError:
             return ToolReply("There is too much to look through.", is_error=True)
@@ -95,12 +95,12 @@ class ReadFile:
         if not isinstance(path, str) or not isinstance(offset, int):
             return ToolReply("path must be text, and offset a number.", is_error=True)
         try:
-            text = await in_thread(read_text, path, self.roots, offset, timeout=self.timeout)
-        except NotAllowed as error:
+            work = run.room.threads.run(read_text, path, self.roots, offset, timeout=self.timeout)
+            return ToolReply(await work)
+        except (NotAllowed, NoThread) as error:
             return ToolReply(str(error), is_error=True)
         except TimeoutError:
-            return ToolReply(f"It was not read within {self.timeout:g} s.", is_error=True)
-        return ToolReply(text)
+            return ToolReply(f"It could not be read within {self.timeout:g} s.", is_error=True)
 
 
 @dataclass
@@ -117,6 +117,10 @@ class RunCommand:
         command = arguments.get("command")
         if not isinstance(command, str) or not command.strip() or "\0" in command:
             return ToolReply("command must be text.", is_error=True)
+        async with run.room.commands:
+            return await self._run(command, run)
+
+    async def _run(self, command: str, run: RowRun) -> ToolReply:
         try:
             process = await processes.start(
                 (SHELL, "-c", command), env=self.env, cwd=self._place(run), stderr=STDOUT

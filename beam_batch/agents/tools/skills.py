@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from beam_batch.agents.tools.base import RowRun, Tool, ToolReply
 from beam_batch.agents.tools.folders import NotAllowed, read_text
-from beam_batch.agents.tools.threads import in_thread
+from beam_batch.agents.tools.threads import NoThread
 from beam_batch.errors import OptionsError, first_line
 from beam_batch.providers.base import ToolSpec
 
@@ -40,7 +40,7 @@ def load_skills(folders: Iterable[str]) -> list[Skill]:
             known = skills.setdefault(skill.name, skill)
             if known.folder != skill.folder:
                 raise OptionsError(
-                    f"card: skills {known.folder} and {skill.folder} share the name {skill.name!r}."
+                    f"skills {known.folder} and {skill.folder} share the name {skill.name!r}."
                 )
     return list(skills.values())
 
@@ -73,14 +73,15 @@ class ReadSkill:
         name, path = arguments.get("name"), arguments.get("path") or BODY
         for skill in self.skills:
             if skill.name == name and isinstance(path, str):
-                return await self._read(path, skill.folder)
+                return await self._read(path, skill.folder, run)
         known = ", ".join(skill.name for skill in self.skills)
         return ToolReply(f"There is no skill {name!r}; there are {known}.", is_error=True)
 
-    async def _read(self, path: str, folder: Path) -> ToolReply:
+    async def _read(self, path: str, folder: Path, run: RowRun) -> ToolReply:
         try:
-            return ToolReply(await in_thread(read_text, path, [folder], timeout=self.timeout))
-        except NotAllowed as error:
+            work = run.room.threads.run(read_text, path, [folder], timeout=self.timeout)
+            return ToolReply(await work)
+        except (NotAllowed, NoThread) as error:
             return ToolReply(str(error), is_error=True)
         except TimeoutError:
             return ToolReply(f"It was not read within {self.timeout:g} s.", is_error=True)
@@ -105,14 +106,14 @@ def _skill_folders(folder: Path) -> list[Path]:
         return [folder]
     found = sorted(path.parent for path in folder.glob(f"*/{BODY}"))
     if not found:
-        raise OptionsError(f"card: skills: there is no {BODY} in {folder}, nor one folder below.")
+        raise OptionsError(f"skills: there is no {BODY} in {folder}, nor one folder below.")
     return found
 
 
 def _load(folder: Path) -> Skill:
     from beam_batch.agents.documents import BadYaml, read_yaml  # PyYAML is an extra
 
-    where = f"card: skill {folder / BODY}"
+    where = f"skill {folder / BODY}"
     try:
         text = (folder / BODY).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
