@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_batch.agents.cards.models import models_of
+from beam_batch.agents.ready import check_flag, check_here
 from beam_batch.batches.services import check_batch
 from beam_batch.calling.pricing import make_pricer
 from beam_batch.errors import OptionsError
@@ -96,11 +97,10 @@ def _check_repair(spec: RunSpec) -> None:
 
 
 def _check_crew(spec: RunSpec, env: Mapping[str, str], on_this_machine: bool) -> None:
-    """Check the models of agents, and refuse what is for plain requests only."""
+    """Check the models and tools of agents, and refuse what is for plain requests only."""
     if spec.crew is None:
-        if spec.shell:
-            raise OptionsError("--shell is for agents; name their card with --agent-card.")
         return
+    check_flag(spec.crew)
     for name, model in models_of(spec.crew):
         make_provider(model, spec.schema)
         check_key(model, env, f"agent {name}, model", on_this_machine)
@@ -111,6 +111,8 @@ def _check_crew(spec: RunSpec, env: Mapping[str, str], on_this_machine: bool) ->
     for flag, given in plain.items():
         if given:
             raise OptionsError(f"{flag} is for plain requests; --agent-card can't.")
+    if on_this_machine:
+        check_here(spec.crew, env)
 
 
 def _check_budget(spec: RunSpec) -> None:

@@ -11,6 +11,8 @@
         + ProviderError: RequestRejected RateLimited (+ NoCapacity) ServerError ConnectionLost
                          TimedOut InvalidResponse
         + ReplyError: Refused Truncated ContentFiltered EmptyReply StructuredOutputError
+        + AgentError: TooManyIterations RepeatedCall WorkflowFailed
+        + RowCostReached ToolServerFailed (+ ToolServerDied)
 
 An envelope's ``error.type`` is the class name, so the names below are public API.
 """
@@ -183,7 +185,7 @@ class StructuredOutputError(ReplyError):
 
 
 class AgentError(RowError):
-    """An agent did not come to an answer."""
+    """An agent did not come to an answer; one that had asked it may go another way."""
 
 
 class TooManyIterations(AgentError):
@@ -191,25 +193,19 @@ class TooManyIterations(AgentError):
 
 
 class RepeatedCall(AgentError):
-    """The model called the same tool with the same arguments again and again."""
-
-
-class RowCostReached(AgentError):
-    """The next model call could pass ``--row-max-cost``."""
+    """The model called the same tool with the same arguments again and again, in a row or not."""
 
 
 class WorkflowFailed(AgentError):
     """The steps of a workflow did not lead to an answer (no vote won, no agent chosen)."""
 
 
-class ToolServerFailed(AgentError):
-    """An MCP server died, did not answer in time or broke the protocol.
+class RowCostReached(RowError):
+    """The next model call could pass ``--row-max-cost``."""
 
-    Attributes:
-        retryable: whether the row may succeed if it is begun again.
-    """
 
-    retryable = False
+class ToolServerFailed(RowError):
+    """An MCP server died, did not answer in time or broke the protocol."""
 
 
 class ToolServerDied(ToolServerFailed):
@@ -217,5 +213,3 @@ class ToolServerDied(ToolServerFailed):
 
     It is started again by the next use, so the row is worth one more try.
     """
-
-    retryable = True

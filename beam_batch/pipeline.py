@@ -69,7 +69,6 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
         workers=job.workers,
         alone=job.alone,
         crew=spec.crew,
-        shell=spec.shell,
     )
     receipts = (
         rows.kept | "WriteKept" >> WriteParts(KEPT, record),

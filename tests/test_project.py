@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -124,6 +125,15 @@ def test_exported_names_are_these() -> None:
     ]  # fmt: skip
     for name in beam_batch.__all__:
         assert getattr(beam_batch, name) is not None
+
+
+def test_the_tree_of_errors_names_them_all() -> None:
+    from beam_batch import errors
+
+    drawn = errors.__doc__ or ""
+    for name, found in vars(errors).items():
+        if isinstance(found, type) and issubclass(found, errors.BatchError):
+            assert re.search(rf"\b{name}\b", drawn), f"{name} is not in the tree"
 
 
 def test_every_flag_is_in_the_readme_and_has_help() -> None:

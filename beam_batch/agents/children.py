@@ -6,7 +6,7 @@ from typing import Any
 
 from beam_batch.agents.member import Member
 from beam_batch.agents.tools.base import RowRun, ToolReply
-from beam_batch.errors import AgentError, ReplyError, RowCostReached, ToolServerFailed
+from beam_batch.errors import AgentError, ReplyError
 from beam_batch.providers.base import ToolSpec
 
 _PARAMETERS = {
@@ -34,7 +34,5 @@ class ChildTool:
             return ToolReply("Give the message as a string.", True)
         try:
             return ToolReply(await self._member.ask(message, run))
-        except (RowCostReached, ToolServerFailed):
-            raise
         except (AgentError, ReplyError) as error:
             return ToolReply(f"{type(error).__name__}: {error}", True)

@@ -1,4 +1,4 @@
-"""One agent on one row: ask the model, call the tools it wants, ask again."""
+"""One agent on one message: ask the model, call the tools it wants, ask again."""
 
 from __future__ import annotations
 

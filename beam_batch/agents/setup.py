@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import os
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from beam_batch.agents.children import ChildTool
@@ -45,24 +46,28 @@ async def make_crew(spec: WindowSpec, limits: GateSpec, stopping: asyncio.Event)
         model = _model_of(agent, spec)
         if model.text not in callers:
             callers[model.text] = make_caller(spec, model, limits, stopping)
-    servers = await _start_servers(spec.crew)
-    try:
+    async with AsyncExitStack() as opened:
+        servers = await _start_servers(spec, opened)
         member = _Assembly(spec, callers, servers).member(spec.crew.selected)
-    except BaseException:
-        if servers is not None:
-            await servers.close()
-        raise
-    return Crew(list(callers.values()), member, servers, spec.schema, stopping)
+        crew = Crew(list(callers.values()), member, servers, spec.schema, stopping)
+        crew.opened = opened.pop_all()
+    return crew
 
 
-async def _start_servers(crew: CrewSpec) -> Servers | None:
+async def _start_servers(spec: WindowSpec, opened: AsyncExitStack) -> Servers | None:
     """Start the MCP servers of all cards; their client takes seconds to import."""
-    wanted = [server for agent in crew.agents.values() for server in agent.servers]
+    assert spec.crew is not None
+    wanted = [server for agent in spec.crew.agents.values() for server in agent.servers]
     if not wanted:
         return None
     from beam_batch.agents.mcp.servers import Servers
 
-    servers = Servers(wanted, os.environ)
+    log = None
+    if spec.record is not None:
+        file = spec.record.work.log.open("a", buffering=1, encoding="utf-8", errors="replace")
+        log = opened.enter_context(file)
+    servers = Servers(wanted, os.environ, log)
+    opened.push_async_callback(servers.close)
     await servers.start()
     return servers
 
@@ -75,7 +80,11 @@ def _model_of(agent: AgentSpec, spec: WindowSpec) -> ModelSpec:
 
 
 class Crew:
-    """The agents of a worker: answers rows through the selected one."""
+    """The agents of a worker: answers rows through the selected one.
+
+    Attributes:
+        opened: servers and their log; closed with it.
+    """
 
     lists_calls = True
 
@@ -91,8 +100,8 @@ class Crew:
         self._stopping = stopping
         self.callers = callers
         self._member = member
-        self._servers = servers
         self._schema = schema
+        self.opened = AsyncExitStack()
         self.secrets = servers.secrets if servers is not None else ()
 
     async def work(self, prompt: Prompt, trail: Trail) -> Any:
@@ -111,9 +120,7 @@ class Crew:
     async def close(self) -> None:
         """End the servers and close the models' connections."""
         closing = [caller.close() for caller in self.callers]
-        if self._servers is not None:
-            closing.append(self._servers.close())
-        await asyncio.gather(*closing, return_exceptions=True)
+        await asyncio.gather(*closing, self.opened.aclose(), return_exceptions=True)
 
 
 class _Assembly:
@@ -137,7 +144,7 @@ class _Assembly:
 
     def _make(self, agent: AgentSpec) -> Member:
         if agent.type == AGENT:
-            own = tools_of(agent, shell=self._spec.shell, servers=self._servers, env=os.environ)
+            own = tools_of(agent, shell=self._crew.shell, servers=self._servers, env=os.environ)
             children = [ChildTool(self.member(name)) for name in agent.agents]
             skills = skills_prompt(load_skills(agent.skills))
             told = "\n\n".join(filter(None, (agent.instruction, skills)))

@@ -46,7 +46,6 @@ class WindowSpec:
         workers: processes of this machine that share the limits of `call`.
         alone: whether this is the run's only worker process.
         crew: the agents that answer rows, or None where `model` does.
-        shell: whether agents may run commands whose cards say so.
     """
 
     token: str
@@ -63,7 +62,6 @@ class WindowSpec:
     workers: int = 1
     alone: bool = False
     crew: CrewSpec | None = None
-    shell: bool = False
 
 
 def gate_spec(spec: WindowSpec, share: Share | None) -> GateSpec:

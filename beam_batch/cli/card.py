@@ -117,7 +117,7 @@ def _limits(agent: AgentSpec) -> str:
     if agent.type != "agent":
         return ""
     return (
-        f"{loop.max_iterations} model calls a row, {loop.tool_timeout:g} s a tool call, "
-        f"{loop.max_result:,} characters of a tool's result, {loop.max_repeats} calls of the same "
-        "kind in a row"
+        f"{loop.max_iterations} model calls a message, {loop.tool_timeout:g} s a tool call "
+        f"(servers have their own timeout), {loop.max_result:,} characters of a tool's result, "
+        f"{loop.max_repeats} calls that are the same and say the same"
     )

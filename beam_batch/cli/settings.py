@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Mapping
@@ -40,7 +41,6 @@ def run_spec(flags: Flags) -> RunSpec:
         schema=schema_spec(flags),
         model=crew_model(flags, crew) if crew else model_string(flags),
         crew=crew,
-        shell=flags["shell"],
         call=_pick(CallSpec, flags),
         repair=RepairSpec(
             reask=flags["reask"],
@@ -103,17 +103,7 @@ def crew_spec(flags: Flags) -> CrewSpec | None:
         mcp_config=flags["mcp_config"],
         env=os.environ,
     )
-    _check_shell(crew, flags["shell"])
-    return crew
-
-
-def _check_shell(crew: CrewSpec, allowed: bool) -> None:
-    """A card and a flag must both say that commands may be run."""
-    asking = [agent.name for agent in crew.agents.values() if agent.shell]
-    if asking and not allowed:
-        raise OptionsError(f"agent {asking[0]} may run commands (shell: true): add --shell.")
-    if allowed and not asking:
-        raise OptionsError("--shell: no card has shell: true.")
+    return dataclasses.replace(crew, shell=flags["shell"])
 
 
 def crew_model(flags: Flags, crew: CrewSpec) -> str | None:

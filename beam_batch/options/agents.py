@@ -31,7 +31,7 @@ class ServerSpec:
         headers: of every request to a URL; the same holds for their values.
         session: shared by all rows of a worker, or one a row.
         allowed: patterns (fnmatch) of the tools that may be used; () for all.
-        timeout: seconds for one tool call.
+        timeout: seconds for one tool call; the card's tool_timeout is not for servers.
         start_timeout: seconds for its start and handshake.
     """
 
@@ -64,14 +64,19 @@ class FunctionSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class LoopSpec:
-    """How far one agent may go on one row.
+    """How far one agent may go on one message.
+
+    A row is one message to the agent that answers it. An agent that others ask, or that a workflow
+    asks several times, begins anew with each message; ``--row-max-cost`` and ``--row-deadline``
+    hold for the whole row.
 
     Attributes:
         max_iterations: model calls.
         parallel_tools: whether tool calls of one reply run at the same time.
-        tool_timeout: seconds for one call of a function or a command.
+        tool_timeout: seconds for one call of a function or a command, or to list or read files and
+            skills. MCP servers have timeouts of their own, and agents none.
         max_result: characters of a tool result that the model gets to see.
-        max_repeats: times the same call may be made on one row and say the same.
+        max_repeats: times that the same call may be made and say the same, in a row or not.
     """
 
     max_iterations: int = 20
@@ -104,7 +109,7 @@ class AgentSpec:
             refinement_instruction, plan_iterations, k, max_samples, match_strategy,
             red_flag_max_length.
         roots: folders that its file tools may read, absolute.
-        shell: whether it may run commands; needs ``--shell`` as well.
+        shell: whether it may run commands; the crew must say so as well.
         tool_only: whether it can only be used by other agents.
         source: where its card is.
     """
@@ -136,11 +141,13 @@ class CrewSpec:
         agents: by name.
         selected: name of the one that answers rows.
         cards: what the user named, for the summary.
+        shell: whether agents may run commands whose cards say so.
     """
 
     agents: Mapping[str, AgentSpec]
     selected: str
     cards: tuple[str, ...] = ()
+    shell: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,7 +73,6 @@ class RunSpec:
 
     Attributes:
         model: a model string or a resolved ModelSpec; None where an agent of `crew` names one.
-        shell: whether agents may run commands whose cards say so.
     """
 
     source: SourceSpec
@@ -86,7 +85,6 @@ class RunSpec:
     budget: BudgetSpec = BudgetSpec()
     reuse: ReuseSpec = ReuseSpec()
     crew: CrewSpec | None = None
-    shell: bool = False
     batch: BatchSpec = BatchSpec()
     trace: TraceSpec = TraceSpec()
     progress: ProgressSpec = ProgressSpec(enabled=False)

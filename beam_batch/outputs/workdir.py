@@ -130,7 +130,7 @@ class WorkDir:
 
     @property
     def log(self) -> Path:
-        """Where the local model server and a failed pipeline write."""
+        """Where the local model server, MCP servers and a failed pipeline write."""
         return self.root / "run.log"
 
     def create(self) -> None:

@@ -43,8 +43,7 @@ class CallModel(beam.PTransform):
 
     With `record`, which a run uses, outcomes go to part files the moment they are complete, before
     their slot is used again, and the output is `receipts`; `ok` and `failed` stay empty.
-    With `crew`, agents answer instead of the bare model; `shell` lets those run commands whose
-    cards say so.
+    With `crew`, agents answer instead of the bare model.
 
     Raises:
         OptionsError: unknown model or option; or the input is windowed, which is not supported.
@@ -66,7 +65,6 @@ class CallModel(beam.PTransform):
         workers: int = 1,
         alone: bool = False,
         crew: CrewSpec | None = None,
-        shell: bool = False,
     ) -> None:
         super().__init__()
         spec = resolve_model(model, os.environ) if isinstance(model, str) else model
@@ -85,7 +83,6 @@ class CallModel(beam.PTransform):
             workers=workers,
             alone=alone,
             crew=crew,
-            shell=shell,
         )
 
     def expand(self, prompts: beam.PCollection) -> beam.DoOutputsTuple:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from beam_batch import run
 from beam_batch.checks import describe
 from beam_batch.cli.flags import PANELS
 from beam_batch.cli.settings import run_spec
@@ -54,8 +55,8 @@ def test_check_says_in_plain_words_what_cards_hold(tmp_path: Path) -> None:
         "  skills: one",
         f"  may read: {tmp_path}/one",
         "  shell: yes, with --shell",
-        "  limits: 3 model calls a row, 60 s a tool call, 50,000 characters of a tool's result, 3 "
-        "calls of the same kind in a row",
+        "  limits: 3 model calls a message, 60 s a tool call (servers have their own timeout), "
+        "50,000 characters of a tool's result, 3 calls that are the same and say the same",
         "flow answers rows.",
     ]
     assert done.stderr == (
@@ -181,8 +182,6 @@ MISTAKES = {
     "-m echo --agent a": "--agent needs --agent-card.",
     "-m echo --mcp-config a": "--mcp-config needs --agent-card.",
     "-m echo --shell": "--shell needs --agent-card.",
-    "--agent-card a.md --shell": "--shell: no card has shell: true.",
-    "--agent-card sh.yaml": "agent sh may run commands (shell: true): add --shell.",
     "-m echo --var a=b": (
         "--var a: variables are for --instruction and --agent-card; give one of them."
     ),
@@ -196,8 +195,26 @@ def test_flags_that_do_not_go_together_are_refused(args: str, here: Path) -> Non
     assert str(caught.value) == MISTAKES[args]
 
 
-def test_a_shell_is_allowed_by_card_and_flag(here: Path) -> None:
-    assert run_spec(_flags(here, "--agent-card", "sh.yaml", "--shell")).shell
+SHELL = {
+    "a.md --var tone=x": None,
+    "sh.yaml --shell": None,
+    "a.md --var tone=x --shell": "--shell: no card has shell: true.",
+    "sh.yaml": "agent sh may run commands (shell: true): add --shell.",
+}
+
+
+@pytest.mark.parametrize("args", SHELL)
+def test_a_shell_is_allowed_by_card_and_flag(args: str, here: Path) -> None:
+    spec = run_spec(_flags(here, "--agent-card", *args.split()))
+    assert spec.crew
+    assert spec.crew.shell is ("--shell" in args)
+    if SHELL[args] is None:
+        run(spec)
+        return
+    with pytest.raises(OptionsError) as caught:
+        run(spec)
+    assert str(caught.value) == SHELL[args]
+    assert sorted(path.name for path in here.iterdir() if "out" in path.name) == []
 
 
 def test_a_run_ends_with_2_where_an_output_is_a_card(here: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,11 @@ from beam_batch.errors import OptionsError
 from beam_batch.options.agents import AgentSpec, FunctionSpec
 from beam_batch.providers.base import ToolSpec
 from tests.agents.support import by_name, faulty, is_running, new_run, started
+
+BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "\n".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]" for before, name in pairwise("abcdefgh")
+)
+"""Seven lines that stand for a hundred million values."""
 
 
 def _call(tool: Tool, **arguments: Any) -> ToolReply:
@@ -126,7 +132,8 @@ def test_a_machine_without_threads_is_told_to_the_model(
 ) -> None:
     (tmp_path / "mine.py").write_text("def one(): return 1")
     tools = file_tools([str(root)], 20.0)
-    tools.append(read_skill(load_skills([str(_skill(tmp_path / "s", "alpha"))])))
+    skills = load_skills([str(_skill(tmp_path / "s", "alpha"))])
+    tools.append(read_skill(skills, 20.0))
     tools.append(tool_of(FunctionSpec(file=str(tmp_path / "mine.py"), function="one"), 20.0))
 
     def start(self: threading.Thread) -> None:
@@ -153,6 +160,20 @@ def test_a_listing_stays_in_the_roots(root: Path) -> None:
     assert _call(listing, path="up").is_error
 
 
+@pytest.mark.parametrize("tool", ["list_files", "read_file", "read_skill"])
+def test_what_a_disk_does_not_give_in_time_is_not_waited_for(
+    tool: str, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never = threading.Event()
+    for place in ("local.read_text", "local.list_folder", "skills.read_text"):
+        monkeypatch.setattr(f"beam_batch.agents.tools.{place}", lambda *_: never.wait())
+    skills = load_skills([str(_skill(tmp_path / "s", "alpha"))])
+    tools = by_name([*file_tools([str(root)], 0.05), read_skill(skills, 0.05)])
+    reply = _call(tools[tool], name="alpha", path=".")
+    never.set()
+    assert reply.is_error
+
+
 def test_a_long_file_is_read_in_pieces(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("beam_batch.agents.tools.folders.MOST_BYTES", 8)
     reading = by_name(file_tools([str(root)], 20.0))["read_file"]
@@ -171,7 +192,7 @@ def test_skills_are_named_in_the_prompt_and_read_on_demand(tmp_path: Path) -> No
     assert prompt.index("<name>alpha</name>") < prompt.index("<name>beta</name>")
     assert "<description>Counts &lt;things&gt;.</description>" in prompt
     assert "Use notes.txt" not in prompt
-    tool = read_skill(skills)
+    tool = read_skill(skills, 20.0)
     assert tool.spec.parameters["properties"]["name"]["enum"] == ["alpha", "beta"]
     assert _call(tool, name="alpha").text.endswith("Use notes.txt.")
     assert _call(tool, name="alpha", path="notes.txt").text == "the notes"
@@ -188,7 +209,10 @@ def test_skills_are_named_in_the_prompt_and_read_on_demand(tmp_path: Path) -> No
         ("---\nname: a", "must begin with a head"),
         ("---\nname: a\n---\n", "its head needs a description"),
         ("---\n- a\n---\n", "its head needs a name"),
-        ("---\nname: [\n---\n", "its head is no YAML"),
+        ("---\nname: [\n---\n", "SKILL.md:2: expected the node content"),
+        ("---\nname: a\nname: b\n---\n", "SKILL.md:3: name is there twice"),
+        (f"---\n{BOMB}\n---\n", "it holds more than 20,000 values"),
+        (f"---\nname: {'[' * 500}\n---\n", "SKILL.md:2:"),
     ],
 )
 def test_a_skill_with_a_bad_head_is_refused(tmp_path: Path, text: str, said: str) -> None:
@@ -221,6 +245,7 @@ def test_a_command_of_a_row_without_roots_has_a_folder_that_goes_with_the_row() 
     async def use() -> None:
         run, tool = new_run(), command_tool([], os.environ, 20.0)
         place = (await tool.call({"command": "pwd; echo kept > file"}, run)).text.strip()
+        assert (run.folder, run.sessions) == (place, {})
         assert (await tool.call({"command": "cat file"}, run)).text == "kept\n"
         other = new_run()
         assert (await tool.call({"command": "pwd"}, other)).text.strip() != place

@@ -13,7 +13,16 @@ from beam_batch.agents.children import ChildTool
 from beam_batch.agents.loop import Agent, Asker
 from beam_batch.agents.tools.base import RowRun, ToolReply
 from beam_batch.calling.trail import Trail
-from beam_batch.errors import RepeatedCall, StructuredOutputError, ToolServerDied, TooManyIterations
+from beam_batch.errors import (
+    AgentError,
+    RepeatedCall,
+    RowCostReached,
+    RowError,
+    StructuredOutputError,
+    ToolServerDied,
+    ToolServerFailed,
+    TooManyIterations,
+)
 from beam_batch.options import SchemaSpec
 from beam_batch.options.agents import AgentSpec, LoopSpec
 from beam_batch.prompts.schema import make_validator
@@ -232,3 +241,20 @@ def test_a_child_knows_only_its_message_and_its_failure_goes_back() -> None:
     assert second.text == "Give the message as a string."
     assert first.is_error
     assert second.is_error
+
+
+class _Failing:
+    def __init__(self, error: RowError) -> None:
+        self.spec = AgentSpec(name="child")
+        self.error = error
+
+    async def ask(self, message: Any, run: RowRun, schema: SchemaSpec | None = None) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize("kind", [RowCostReached, ToolServerFailed, ToolServerDied])
+def test_what_ends_the_row_of_a_child_ends_that_of_who_asked_it(kind: type[RowError]) -> None:
+    assert not issubclass(kind, AgentError)
+    assert not hasattr(kind, "retryable")
+    with pytest.raises(kind):
+        asyncio.run(ChildTool(_Failing(kind("no"))).call({"message": "x"}, _run()))

@@ -314,6 +314,20 @@ def test_a_server_that_does_not_start_ends_the_run_before_anything_is_sent(
     assert not (tmp_path / "out.jsonl").exists()
 
 
+def test_what_servers_say_is_in_the_log_of_the_run_without_secrets(tmp_path: Path) -> None:
+    script = f"echo it has $KEY >&2; exec {sys.executable} -I -S {FAULTY}"
+    server_of_card = f"{{command: sh, args: [-c, '{script}'], env: {{KEY: '${{BB_CANARY}}'}}}}"
+    cards = _write(tmp_path, main=f"servers: {{faulty: {server_of_card}}}")
+    write_jsonl(tmp_path / "rows.jsonl", [{"calls": '{"echo": {"text": "hi"}}'}])
+    with ScriptedServer(call_what_is_asked) as server:
+        env = environment(GENERIC_BASE_URL=server.base_url, BB_CANARY="canary-4711")
+        done = beam_batch(*_arguments(tmp_path, cards, "--keep-temp"), env=env)
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / ".out.jsonl.batch" / "run.log").read_text()
+    assert "[faulty] it has ***\n" in log
+    assert "canary" not in log + done.stderr
+
+
 # ---- resume ------------------------------------------------------------------------------------
 
 

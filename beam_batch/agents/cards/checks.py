@@ -77,7 +77,7 @@ def parse_card(found: CardText, trust: bool) -> Card:
         OptionsError: it is none, or PyYAML is not installed.
     """
     try:
-        from beam_batch.agents.cards.documents import BadYaml, read_yaml
+        from beam_batch.agents.documents import BadYaml, read_yaml
     except ImportError:
         raise OptionsError(
             f"--agent-card {found.source} needs PyYAML: pip install 'beam-batch[agents]'."

@@ -61,7 +61,7 @@ LOOP = {
     "max_result": whole(1),
     "max_repeats": whole(1),
 }
-"""Limits of one agent on one row; `options.LoopSpec` says what each does."""
+"""Limits of one agent on one message; `options.LoopSpec` says what each does."""
 
 OTHER_NAMES = {
     "maxTokens": "max_tokens",
@@ -212,7 +212,7 @@ REFUSED = {
     "subagents": _MADE_UP,
     "subagent_model": _MADE_UP,
     "harness_tools": _MADE_UP,
-    "child_timeout_sec": "request_params.tool_timeout limits how long a call may take",
+    "child_timeout_sec": "--row-deadline limits how long all agents of a row may take",
     "tool_input_schema": "a child is called with one text",
     "url": "agents elsewhere (a2a) cannot be called",
     "request_params.model": "the model is a field of the card itself",

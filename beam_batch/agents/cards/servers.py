@@ -98,7 +98,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _from_yaml(path: Path, text: str) -> Any:
-    from beam_batch.agents.cards.documents import BadYaml, read_yaml
+    from beam_batch.agents.documents import BadYaml, read_yaml
 
     try:
         return read_yaml(text).value

@@ -72,7 +72,7 @@ class Session:
     @property
     def said(self) -> str:
         """The end of what the server's process has said, without secrets."""
-        return self._target.redact(self._stdio.tail.strip()) if self._stdio is not None else ""
+        return self._stdio.tail.strip() if self._stdio is not None else ""
 
     @property
     def stray(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any, NamedTuple, TextIO
 
 import anyio
@@ -28,6 +29,8 @@ STRAY_LINES = 1000
 PATIENCE = 1.0
 """Seconds that a server has to end by itself when its input has ended."""
 TAIL = 2000
+LONGEST_STRAY = 200
+"""Characters of a line that is no message which go to the log."""
 
 
 class BrokenMessage(Exception):
@@ -89,7 +92,7 @@ class StdioTransport:
     """Starts a server when it is entered, and stops it with all its children when it is left.
 
     Attributes:
-        tail: the end of what the server has written to its standard error.
+        tail: the end of what the server has written to its standard error, without secrets.
         stray: lines of its standard output that were no messages, since the last message.
     """
 
@@ -160,7 +163,7 @@ class StdioTransport:
 
     def _note_stray(self, line: bytes) -> None:
         self.stray += 1
-        self._say(line[:200])
+        self._say(line[: processes.CHUNK], LONGEST_STRAY)
         if self.stray > STRAY_LINES:
             raise BrokenMessage(f"wrote {STRAY_LINES} lines that are no messages")
 
@@ -175,14 +178,30 @@ class StdioTransport:
             pass
 
     async def _listen(self, process: Process) -> None:
-        """Keep the end of standard error, and pass all of it to the log."""
+        """Keep the end of standard error, and pass all of it to the log, line by line."""
         assert process.stderr is not None
-        while chunk := await process.stderr.read(processes.CHUNK):
-            self.tail = (self.tail + chunk.decode("utf-8", "replace"))[-TAIL:]
-            self._say(chunk)
+        rest = b""
+        try:
+            while chunk := await process.stderr.read(processes.CHUNK):
+                *whole, rest = (rest + chunk).split(b"\n")
+                for line in whole:
+                    self._keep(line)
+                if len(rest) > processes.CHUNK:  # no line any more
+                    self._keep(rest)
+                    rest = b""
+        finally:
+            self._keep(rest)
 
-    def _say(self, data: bytes) -> None:
+    def _keep(self, line: bytes) -> None:
+        self.tail = (self.tail + self._say(line) + "\n")[-TAIL:]
+
+    def _say(self, line: bytes, most: int | None = None) -> str:
+        """Write a line to the log, and return it: without secrets, and only then cut."""
+        said = self._target.redact(line.decode("utf-8", "replace"))[:most]
         if self._log is not None:
-            for line in data.decode("utf-8", "replace").splitlines():
-                if line.strip():
-                    self._log.write(f"[{self._target.spec.name}] {self._target.redact(line)}\n")
+            name = self._target.spec.name
+            with suppress(OSError):  # a full disk ends a run where outcomes are written
+                self._log.writelines(
+                    f"[{name}] {part}\n" for part in said.splitlines() if part.strip()
+                )
+        return said

@@ -17,7 +17,8 @@ class Target:
     """A server as it is started: with values that may be secrets, so it is never shown.
 
     Attributes:
-        secrets: what came from the environment, or stands under the name of a secret.
+        secrets: what came from the environment, or stands under the name of a secret; of longer
+            texts also each line.
         redact: takes them out of a text.
     """
 
@@ -56,12 +57,13 @@ def resolve(spec: ServerSpec, env: Mapping[str, str]) -> Target:
     command = (filled(spec.command), *map(filled, spec.args)) if spec.command else ()
     url = filled(spec.url)
     headers = {name: filled(value, name) for name, value in spec.headers.items()}
+    secrets = frozenset(line for value in found for line in (value, *value.splitlines()))
     return Target(
         spec=spec,
         command=command,
         env=base_environment(env) | own,
         url=url,
         headers=headers,
-        secrets=frozenset(found),
-        redact=redactor(found),
+        secrets=secrets,
+        redact=redactor(secrets),
     )

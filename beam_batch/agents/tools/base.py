@@ -37,7 +37,8 @@ class RowRun:
 
     Attributes:
         open: what is open for this row alone; closed when the row has its outcome.
-        sessions: MCP sessions of this row, by the server's name.
+        sessions: MCP sessions of this row alone, by the server's key.
+        folder: where its commands run if their card names no folder; made by the first of them.
         stopping: set when the run is to end: tools are waited for no longer.
         room: of the worker, for all its rows.
         alone: whether it uses sessions of its own, also where servers are shared: it was at work
@@ -50,6 +51,7 @@ class RowRun:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     open: AsyncExitStack = field(default_factory=AsyncExitStack)
     sessions: dict[str, Any] = field(default_factory=dict)
+    folder: str | None = None
     room: Room = field(default_factory=Room)
     alone: bool = False
     fresh: bool = False
@@ -68,5 +70,6 @@ class Tool(Protocol):
         """Do what it does; what goes wrong with the arguments or the work is an error reply.
 
         Raises:
-            RowError: the row cannot go on (ServerDied, ToolServerFailed, a cap is reached).
+            RowError: the row cannot go on (ToolServerFailed, RowCostReached, or a provider's
+                error where the tool is an agent).
         """

@@ -21,7 +21,6 @@ from beam_batch.providers.base import ToolSpec
 SHELL = "/bin/sh"
 MOST_OUTPUT = 2**20
 """Bytes of a command's output that are kept; the rest is read and thrown away."""
-_PLACE = "run_command: folder"  # no server has this name
 
 
 def file_tools(roots: Sequence[str], timeout: float) -> list[Tool]:
@@ -96,12 +95,14 @@ class ReadFile:
         if not isinstance(path, str) or not isinstance(offset, int):
             return ToolReply("path must be text, and offset a number.", is_error=True)
         try:
-            work = run.room.threads.run(read_text, path, self.roots, offset, timeout=self.timeout)
-            return ToolReply(await work)
+            text = await run.room.threads.run(
+                read_text, path, self.roots, offset, timeout=self.timeout
+            )
         except (NotAllowed, NoThread) as error:
             return ToolReply(str(error), is_error=True)
         except TimeoutError:
-            return ToolReply(f"It could not be read within {self.timeout:g} s.", is_error=True)
+            return ToolReply(f"It was not read within {self.timeout:g} s.", is_error=True)
+        return ToolReply(text)
 
 
 @dataclass
@@ -147,12 +148,11 @@ class RunCommand:
     def _place(self, run: RowRun) -> str:
         if self.folder is not None:
             return self.folder
-        if _PLACE not in run.sessions:
+        if run.folder is None:
             made = tempfile.TemporaryDirectory(prefix="beam-batch-", ignore_cleanup_errors=True)
             run.open.callback(made.cleanup)
-            run.sessions[_PLACE] = made.name
-        place: str = run.sessions[_PLACE]
-        return place
+            run.folder = made.name
+        return run.folder
 
 
 async def _read(process: Process, output: bytearray) -> int:

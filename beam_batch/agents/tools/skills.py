@@ -11,14 +11,12 @@ from typing import Any, NamedTuple
 
 from beam_batch.agents.tools.base import RowRun, Tool, ToolReply
 from beam_batch.agents.tools.folders import NotAllowed, read_text
-from beam_batch.agents.tools.threads import NoThread
+from beam_batch.agents.tools.threads import NoThread, Threads
 from beam_batch.errors import OptionsError, first_line
 from beam_batch.providers.base import ToolSpec
 
 BODY = "SKILL.md"
 LONGEST_DESCRIPTION = 1024
-LONGEST_READ = 60.0
-"""Seconds."""
 
 
 class Skill(NamedTuple):
@@ -68,26 +66,27 @@ class ReadSkill:
 
     skills: Sequence[Skill]
     spec: ToolSpec
+    timeout: float
 
     async def call(self, arguments: dict[str, Any], run: RowRun) -> ToolReply:
         """Read a file of a skill."""
         name, path = arguments.get("name"), arguments.get("path") or BODY
         for skill in self.skills:
             if skill.name == name and isinstance(path, str):
-                try:
-                    threads = run.room.threads
-                    return ToolReply(
-                        await threads.run(read_text, path, [skill.folder], timeout=LONGEST_READ)
-                    )
-                except (NotAllowed, NoThread) as error:
-                    return ToolReply(str(error), is_error=True)
-                except TimeoutError:
-                    return ToolReply(f"{path!r} could not be read in time.", is_error=True)
+                return await self._read(path, skill.folder, run.room.threads)
         known = ", ".join(skill.name for skill in self.skills)
         return ToolReply(f"There is no skill {name!r}; there are {known}.", is_error=True)
 
+    async def _read(self, path: str, folder: Path, threads: Threads) -> ToolReply:
+        try:
+            return ToolReply(await threads.run(read_text, path, [folder], timeout=self.timeout))
+        except (NotAllowed, NoThread) as error:
+            return ToolReply(str(error), is_error=True)
+        except TimeoutError:
+            return ToolReply(f"It was not read within {self.timeout:g} s.", is_error=True)
 
-def read_skill(skills: Sequence[Skill]) -> Tool:
+
+def read_skill(skills: Sequence[Skill], timeout: float) -> Tool:
     """Return the tool that reads skills."""
     name = {"type": "string", "enum": [skill.name for skill in skills]}
     path = {"type": "string", "description": "A file that the skill names.", "default": BODY}
@@ -98,7 +97,7 @@ def read_skill(skills: Sequence[Skill]) -> Tool:
         "additionalProperties": False,
     }
     description = "Read the instructions of a skill, or another file of its folder."
-    return ReadSkill(skills, ToolSpec("read_skill", description, parameters))
+    return ReadSkill(skills, ToolSpec("read_skill", description, parameters), timeout)
 
 
 def _skill_folders(folder: Path) -> list[Path]:
@@ -111,7 +110,7 @@ def _skill_folders(folder: Path) -> list[Path]:
 
 
 def _load(folder: Path) -> Skill:
-    import yaml
+    from beam_batch.agents.documents import BadYaml, read_yaml  # PyYAML is an extra
 
     where = f"card: skill {folder / BODY}"
     try:
@@ -123,9 +122,9 @@ def _load(folder: Path) -> Skill:
     if first.strip() != "---" or not end:
         raise OptionsError(f"{where} must begin with a head between two lines of ---.")
     try:
-        values = yaml.safe_load(head)
-    except yaml.YAMLError as error:
-        raise OptionsError(f"{where}: its head is no YAML: {first_line(error)}.") from None
+        values = read_yaml(head).value
+    except BadYaml as error:
+        raise OptionsError(f"{where}:{error.line + 1}: {error}.") from None
     if not isinstance(values, dict):
         values = {}
     name, description = values.get("name"), values.get("description")

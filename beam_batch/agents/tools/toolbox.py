@@ -40,7 +40,7 @@ def tools_of(
         assert servers is not None
         tools += servers.tools_of(server)
     if agent.skills:
-        tools.append(read_skill(load_skills(agent.skills)))
+        tools.append(read_skill(load_skills(agent.skills), agent.loop.tool_timeout))
     if agent.roots:
         tools += file_tools(agent.roots, agent.loop.tool_timeout)
     if agent.shell and shell:

@@ -10,7 +10,7 @@ from beam_batch import jsonio
 
 DEEPEST = 40
 MOST_VALUES = 20_000
-"""Levels and values of one card, with aliases written out: a few lines can stand for millions."""
+"""Levels and values of one text, with aliases written out: a few lines can stand for millions."""
 
 Path = tuple[str | int, ...]
 
