@@ -130,7 +130,7 @@ def _check_budget(spec: RunSpec) -> None:
     for model in (spec.model, spec.repair.fallback, *others):
         if not isinstance(model, ModelSpec) or model.provider == "echo":
             continue
-        price = spec.budget.price if model is spec.model else None
+        price = spec.budget.price if model.name == spec.model.name else None
         if output_bound(model) is None:
             raise OptionsError(
                 f"{flag} needs a bound on each answer, to know what requests in flight may cost: "

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_batch import jsonio
+from beam_batch.agents.cards.models import at_local_server, resolve
 from beam_batch.backend import detached, note_left_behind, run_batches
 from beam_batch.batches.stored import at_work
 from beam_batch.checks import check, describe
@@ -25,7 +26,7 @@ from beam_batch.outputs.sharing import wait_for_workers
 from beam_batch.outputs.summary import Summary
 from beam_batch.outputs.workdir import Lock, WorkDir, default_work_dir, write_atomically
 from beam_batch.progress import Progress
-from beam_batch.providers import resolve_model
+from beam_batch.providers import chosen_model, resolve_model
 from beam_batch.session import Session, open_session, record_settings
 from beam_batch.signals import draining, ending_on_sigterm
 
@@ -83,20 +84,17 @@ def run(spec: RunSpec) -> Summary:
 
 def _resolved(spec: RunSpec) -> RunSpec:
     """Read the model strings."""
-    if spec.crew is not None and not isinstance(spec.model, ModelSpec):
-        from beam_batch.agents.cards.models import resolve_crew
-
-        model, crew = resolve_crew(spec.crew, spec.model, os.environ)
+    env = os.environ
+    if spec.crew is not None:
+        model, crew = resolve(
+            spec.crew, spec.model, env.get("BEAM_BATCH_MODEL"), env, has_schema=bool(spec.schema)
+        )
         spec = dataclasses.replace(spec, model=model, crew=crew)
-    if spec.model is None:
-        raise OptionsError("--model is needed, such as --model responses.gpt-5.4-mini.")
-    if isinstance(spec.model, str):
-        spec = dataclasses.replace(spec, model=resolve_model(spec.model, os.environ))
+    elif not isinstance(spec.model, ModelSpec):
+        model = resolve_model(chosen_model(spec.model, env), env)
+        spec = dataclasses.replace(spec, model=model)
     if isinstance(spec.repair.fallback, str):
-        try:
-            fallback = resolve_model(spec.repair.fallback, os.environ)
-        except OptionsError as error:
-            raise OptionsError(str(error).replace("--model", "--fallback-model", 1)) from None
+        fallback = resolve_model(spec.repair.fallback, env, "--fallback-model")
         spec = dataclasses.replace(spec, repair=dataclasses.replace(spec.repair, fallback=fallback))
     return spec
 
@@ -171,8 +169,6 @@ def _model_server(spec: RunSpec, work: WorkDir) -> Iterator[RunSpec]:
         model = dataclasses.replace(spec.model, base_url=server.url)
         spec = dataclasses.replace(spec, model=model)
         if spec.crew is not None:
-            from beam_batch.agents.cards.models import at_local_server
-
             spec = dataclasses.replace(spec, crew=at_local_server(spec.crew, server.url))
         yield spec
 

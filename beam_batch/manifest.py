@@ -24,12 +24,6 @@ def fingerprint(spec: RunSpec, input_digest: str, output: str) -> dict[str, Any]
     """List everything that decides what the answers are; long texts as digests."""
     assert isinstance(spec.model, ModelSpec)
     source = spec.source
-    known = PROVIDERS[spec.model.provider].options
-    options = {
-        name: value
-        for name, value in sorted(spec.model.options.items())
-        if known[name].changes_answers
-    }
     return {
         "--input": [_absolute(uri) for uri in source.inputs],
         "--input (content)": input_digest,
@@ -51,10 +45,19 @@ def fingerprint(spec: RunSpec, input_digest: str, output: str) -> dict[str, Any]
         "--instruction": _digest(spec.prompt.instruction),
         "--schema": _digest(spec.schema.json) if spec.schema else None,
         "--agent-card": digest_of(spec.crew) if spec.crew else None,
-        "--model": f"{spec.model.provider}.{spec.model.model} {jsonio.dumps(options).decode()}",
+        "--model": _model(spec.model),
         "--include-input": spec.output.include_input,
         "--backend": spec.batch.backend if spec.batch.is_batch else None,
     }
+
+
+def _model(model: ModelSpec) -> str:
+    """Write a model with the options that change its answers."""
+    known = PROVIDERS[model.provider].options
+    options = {
+        name: value for name, value in sorted(model.options.items()) if known[name].changes_answers
+    }
+    return f"{model.provider}.{model.model} {jsonio.dumps(options).decode()}"
 
 
 def refuse_changes(old: dict[str, Any], new: dict[str, Any], overwrite: bool) -> bool:

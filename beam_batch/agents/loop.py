@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from beam_batch import jsonio
+from beam_batch.agents.children import ChildTool
 from beam_batch.agents.member import together
-from beam_batch.agents.tools.base import RowRun, Tool
+from beam_batch.agents.tools.base import RowRun, Tool, ToolReply
 from beam_batch.calling.caller import Caller
 from beam_batch.calling.gate import Dropped
 from beam_batch.calling.judging import complaint, judge
 from beam_batch.errors import (
+    BatchError,
     InvalidJSON,
     RepeatedCall,
     StructuredOutputError,
@@ -24,6 +26,9 @@ from beam_batch.options.agents import AgentSpec
 from beam_batch.providers.base import Reply, ToolCall, ToolResult, Turn
 from beam_batch.records import Content
 
+MOST_CALLS, MOST_AT_ONCE = 32, 8
+"""Tool calls of one reply that are made, and how many of them at a time."""
+_TOO_MANY = f"Not done: only the first {MOST_CALLS} calls of a reply are made."
 _GIVE_RESULT = "Now give the result of your work, as JSON in the form that is asked for."
 
 
@@ -102,15 +107,14 @@ class _Conversation:
         """Go on until there is an answer that holds."""
         talk, name = self._run.trail.talk, self._agent.spec.name
         talk.begins(name, self._caller.model, self._agent.spec.instruction, self._message)
-        for _ in range(self._limits.max_iterations):
+        calls = self._limits.max_iterations + (self._last is not None)
+        for _ in range(calls):
             request = self._caller.to_request(
                 self._agent.spec.instruction, self._message, self._history
             )
             reply = await self._caller.ask(request, self._run.trail, fresh=self._run.fresh)
-            self._run.trail.heard(name, reply)
             if reply.calls:
-                results = await self._unless_stopped(reply)
-                self._history += (Turn(reply, results),)
+                self._history += (Turn(reply, await self._call_all(reply)),)
                 continue
             try:
                 judged = judge(self._caller.validate, reply.text)
@@ -143,27 +147,16 @@ class _Conversation:
         self._history += (Turn(reply, message=message),)
         self._run.trail.talk.told(self._agent.spec.name, message)
 
-    async def _unless_stopped(self, reply: Reply) -> tuple[ToolResult, ...]:
-        """Call what a reply wants called; a run that ends waits for no tool: nothing follows."""
-        work = asyncio.ensure_future(self._call_all(reply))
-        stop = asyncio.ensure_future(self._run.stopping.wait())
-        try:
-            await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stop.cancel()
-            if not work.done():
-                work.cancel()
-                await asyncio.wait((work,))
-        if work.cancelled():
-            raise Dropped
-        return work.result()
-
     async def _call_all(self, reply: Reply) -> tuple[ToolResult, ...]:
-        """Call what a reply wants called."""
-        if self._limits.parallel_tools:
-            results = await together(self._call(call) for call in reply.calls)
-        else:
-            results = [await self._call(call) for call in reply.calls]
+        """Call what a reply wants called, some at a time."""
+        room = asyncio.Semaphore(MOST_AT_ONCE if self._limits.parallel_tool_calls else 1)
+
+        async def call(wanted: ToolCall) -> ToolResult:
+            async with room:
+                return await self._call(wanted)
+
+        results = await together(call(wanted) for wanted in reply.calls[:MOST_CALLS])
+        results += [ToolResult(call, _TOO_MANY, True) for call in reply.calls[MOST_CALLS:]]
         self._run.trail.talk.returned(self._agent.spec.name, results)
         for result in results:
             self._refuse_repetition(result)
@@ -183,8 +176,30 @@ class _Conversation:
         if not isinstance(arguments, dict):
             return ToolResult(call, "The arguments are not a JSON object.", True)
         trail.called(call.name)
-        said = await tool.call(arguments, self._run)
+        said = await self._unless_stopped(tool, arguments)
         return ToolResult(call, self._capped(said.text), said.is_error)
+
+    async def _unless_stopped(self, tool: Tool, arguments: dict[str, Any]) -> ToolReply:
+        """Wait for a tool; a run that ends waits for none, but for agents: they are paid for."""
+        if isinstance(tool, ChildTool):
+            return await tool.call(arguments, self._run)
+        work = asyncio.ensure_future(tool.call(arguments, self._run))
+        stop = asyncio.ensure_future(self._run.stopping.wait())
+        try:
+            await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.cancel()
+            if not work.done():
+                work.cancel()
+                await asyncio.wait((work,))
+        if work.cancelled():
+            if self._run.stopping.is_set():
+                raise Dropped
+            return ToolReply("The tool gave up.", True)
+        error = work.exception()
+        if error is None or isinstance(error, (BatchError, Dropped)):
+            return work.result()
+        return ToolReply(f"The tool failed: {type(error).__name__}", True)  # a bug of its own
 
     def _capped(self, text: str) -> str:
         most = self._limits.max_result

@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Iterable
 from typing import Any, Protocol, TypeVar
 
 from beam_batch.agents.tools.base import RowRun
+from beam_batch.calling.gate import Dropped
 from beam_batch.options import SchemaSpec
 from beam_batch.options.agents import AgentSpec
 from beam_batch.records import Content
@@ -29,12 +30,16 @@ class Member(Protocol):
 
 
 async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Wait for all, in order; the first failure ends the others before it is raised."""
+    """Wait for all, in order; the first failure ends the others before it is raised.
+
+    Where the run has stopped, the others come to their end: what is in flight is paid for.
+    """
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
         return list(await asyncio.gather(*tasks))
-    except BaseException:
-        for task in tasks:
-            task.cancel()
+    except BaseException as error:
+        if not isinstance(error, Dropped):
+            for task in tasks:
+                task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         raise

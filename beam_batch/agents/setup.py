@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
+from beam_batch.agents.cards.members import members
+from beam_batch.agents.cards.models import model_of, models_of
 from beam_batch.agents.children import ChildTool
 from beam_batch.agents.loop import Agent, Asker, MakeAsker
 from beam_batch.agents.member import Member
@@ -18,11 +20,11 @@ from beam_batch.agents.tools.toolbox import tools_of, unique
 from beam_batch.agents.workflows import make_workflow
 from beam_batch.calling.cache_keys import cache_keys
 from beam_batch.calling.caller import Caller
-from beam_batch.calling.gate import GateSpec
+from beam_batch.calling.gate import Gate, GateSpec
 from beam_batch.calling.setup import WindowSpec, make_caller
 from beam_batch.calling.trail import Trail
 from beam_batch.errors import ToolServerDied
-from beam_batch.options import ModelSpec, SchemaSpec
+from beam_batch.options import SchemaSpec
 from beam_batch.options.agents import AGENT, AgentSpec, CrewSpec
 from beam_batch.prompts.schema import make_validator
 from beam_batch.providers import PROVIDERS, make_provider
@@ -42,10 +44,12 @@ async def make_crew(spec: WindowSpec, limits: GateSpec, stopping: asyncio.Event)
     """
     assert spec.crew is not None
     callers: dict[str, Caller] = {}
-    for agent in spec.crew.agents.values():
-        model = _model_of(agent, spec)
-        if model.text not in callers:
-            callers[model.text] = make_caller(spec, model, limits, stopping)
+    gates: dict[tuple[str, str], Gate] = {}
+    for model in (spec.model, *(model for _, model in models_of(spec.crew))):
+        if model.text not in callers:  # with options of its own it is another, behind the same gate
+            gate = gates.get((model.name, model.base_url))
+            callers[model.text] = made = make_caller(spec, model, limits, stopping, gate)
+            gates[model.name, model.base_url] = made.gate
     async with AsyncExitStack() as opened:
         servers = await _start_servers(spec, opened)
         member = _Assembly(spec, callers, servers).member(spec.crew.selected)
@@ -70,13 +74,6 @@ async def _start_servers(spec: WindowSpec, opened: AsyncExitStack) -> Servers | 
     opened.push_async_callback(servers.close)
     await servers.start()
     return servers
-
-
-def _model_of(agent: AgentSpec, spec: WindowSpec) -> ModelSpec:
-    if agent.model is None:
-        return spec.model
-    assert isinstance(agent.model, ModelSpec), "models are resolved at the start"
-    return agent.model
 
 
 class Crew:
@@ -151,17 +148,16 @@ class _Assembly:
             return self._agent(
                 dataclasses.replace(agent, instruction=told), unique([*own, *children])
             )
-        names = [*agent.agents, *filter(None, [agent.settings.get("fan_in")])]
-        members = {name: self.member(name) for name in names}
-        return make_workflow(agent, members, self._agent(agent, []))
+        team = {name: self.member(name) for name in members(agent)}
+        return make_workflow(agent, team, self._agent(agent, []))
 
     def _agent(self, agent: AgentSpec, tools: Sequence[Tool]) -> Agent:
         make_asker = self._asker_of(agent, [tool.spec for tool in tools])
         return Agent(agent, make_asker, tools, self._spec.repair.reask)
 
     def _asker_of(self, agent: AgentSpec, tools: Sequence[Any]) -> MakeAsker:
-        model = _model_of(agent, self._spec)
-        offered = Tools(tuple(tools), agent.loop.parallel_tools) if tools else NO_TOOLS
+        model = model_of(agent)
+        offered = Tools(tuple(tools), agent.loop.parallel_tool_calls) if tools else NO_TOOLS
         base = self._callers[model.text]
 
         def caller(schema: SchemaSpec | None, offered: Tools) -> Caller:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from beam_batch.calling.caller import Caller
+from beam_batch.calling.gate import Gate
 from beam_batch.calling.trail import Trail
 from beam_batch.errors import RowError, TimedOut
 from beam_batch.outputs import envelope
@@ -120,14 +121,19 @@ class Answerer:
             raise TimedOut(f"--row-deadline: no answer within {seconds:g} s") from None
 
     @property
+    def _gates(self) -> set[Gate]:
+        """All gates, once each: models that differ in options share one."""
+        return {caller.gate for caller in self._worker.callers}
+
+    @property
     def in_flight(self) -> int:
         """Requests in flight."""
-        return sum(caller.gate.in_flight for caller in self._worker.callers)
+        return sum(gate.in_flight for gate in self._gates)
 
     def stop(self, error: BaseException | None = None) -> None:
         """Send nothing more; who waits gets the error, or is Dropped."""
-        for caller in self._worker.callers:
-            caller.gate.stop(error)
+        for gate in self._gates:
+            gate.stop(error)
 
     async def close(self) -> None:
         """Close what the worker holds open."""

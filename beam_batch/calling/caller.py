@@ -28,6 +28,7 @@ from beam_batch.errors import (
     RowError,
 )
 from beam_batch.outputs.ledger import Sum
+from beam_batch.outputs.trace_files import WORKER
 from beam_batch.providers.base import Provider, Reply, Request, Turn, Usage
 from beam_batch.records import Content
 from beam_batch.reuse.once import Once
@@ -60,7 +61,7 @@ class RowCap:
 
     def check(self, trail: Trail, worst: float) -> None:
         """Raise where the next request could pass the cap."""
-        spent = trail.usd + trail.set_aside
+        spent = trail.usd + trail.set_aside + trail.maybe_paid
         if spent + worst > self.usd:
             raise RowCostReached(
                 f"--row-max-cost {self.usd:g}: {spent:.6f} USD are spent, and the next model call "
@@ -147,6 +148,7 @@ class Caller:
             self._once.key(request), lambda: self._attempts(request, trail)
         )
         if found.source is not None:
+            trail.talk.replied(self.agent or WORKER, found.reply, paid=False)
             trail.reused(found.reply, found.source)
         return found.reply
 
@@ -192,6 +194,10 @@ class Caller:
         trail.set_aside += worst
         try:
             return await self._send_counted(request, trail)
+        except BaseException as error:
+            if _may_be_paid(error) and getattr(error, "usage", None) is None:
+                trail.maybe_paid += worst
+            raise
         finally:
             trail.set_aside -= worst
 
@@ -224,6 +230,7 @@ class Caller:
                 trail.failed(raised, sent)
             raise
         finally:
+            sent.end()
             self._leave(turn, error, sent.answer, usage)
             if self._budget is not None and worst is not None:
                 _settle(self._budget, worst, error, usage, usd)
@@ -235,6 +242,7 @@ class Caller:
 
         Where it names none, it is the one that was asked for.
         """
+        trail.talk.replied(self.agent or WORKER, reply)
         usage = trail.said(sent, reply)
         if usage is None:
             return None, None

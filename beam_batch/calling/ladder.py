@@ -53,7 +53,6 @@ class Ladder:
                 reply = await caller.ask(request, trail)
             except Dropped:
                 raise failure or Dropped from None  # what was paid is to be recorded
-            trail.heard(WORKER, reply)
             try:
                 judged = judge(caller.validate, reply.text)
             except StructuredOutputError as error:

@@ -107,14 +107,18 @@ MakeWorker = Callable[[WindowSpec, GateSpec, asyncio.Event], Awaitable[Worker]]
 
 
 def make_caller(
-    spec: WindowSpec, model: ModelSpec, limits: GateSpec, stopping: asyncio.Event
+    spec: WindowSpec,
+    model: ModelSpec,
+    limits: GateSpec,
+    stopping: asyncio.Event,
+    gate: Gate | None = None,
 ) -> Caller:
-    """Open one model: its connections, its gate, its part of the budget."""
+    """Open one model: its connections, its part of the budget, its gate unless it shares one."""
     from beam_batch.prompts.schema import make_validator
 
     call = spec.call
     provider = make_provider(model, spec.schema)
-    price = spec.budget.price if model is spec.model else None
+    price = spec.budget.price if model.name == spec.model.name else None
     place = _budget_place(spec, model)
     work = spec.record.work if spec.record is not None else None
     schema = spec.schema.json if spec.schema is not None else ""
@@ -123,12 +127,12 @@ def make_caller(
         max_attempts=call.max_attempts, wait=call.retry_wait, max_wait=call.retry_max_wait
     )
     return Caller(
-        model=f"{model.provider}.{model.model}",
+        model=model.name,
         provider=provider,
         transport=make_transport(
             model, provider, os.environ, (call.timeout_of(model), call.stall_timeout)
         ),
-        gate=Gate(limits, is_stopped=_stop_of(spec)),
+        gate=gate or Gate(limits, is_stopped=_stop_of(spec)),
         pricer=make_pricer(model, price),
         patience=Patience(
             retries=retries,

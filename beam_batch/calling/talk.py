@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from beam_batch.errors import RowError
 from beam_batch.outputs.traces import Asked, Called, Event, Instructed, Replied, Returned, Used
-from beam_batch.providers.base import Reply, ToolResult
+from beam_batch.providers.base import Reply, ToolResult, Usage
 from beam_batch.records import Content
 
 
@@ -28,16 +29,19 @@ class Talk:
             self.events.append(Instructed(now, agent, model, instruction))
             self.events.append(Asked(now, agent, message))
 
-    def replied(self, agent: str, reply: Reply, paid: bool) -> None:
-        """Note what its model said, and what that took where it was not there already."""
+    def replied(self, agent: str, said: Reply | RowError, *, paid: bool = True) -> None:
+        """Note what its model said, good or not, and what that took unless it was there already."""
         if not self._wanted:
             return
         now = time.time()
-        self.events.append(Replied(now, agent, reply.text, reply.finish_reason))
-        for call in reply.calls:
+        text = said.text if isinstance(said, Reply) else getattr(said, "reply", None)
+        reason = getattr(said, "finish_reason", None)
+        self.events.append(Replied(now, agent, text or "", reason or ""))
+        for call in getattr(said, "calls", ()):
             self.events.append(Called(now, agent, call.id, call.name, call.arguments))
-        if paid:
-            self.events.append(Used(now, agent, reply.usage.as_dict()))
+        usage: Usage | None = getattr(said, "usage", None)
+        if paid and usage is not None:
+            self.events.append(Used(now, agent, usage.as_dict()))
 
     def returned(self, agent: str, results: Sequence[ToolResult]) -> None:
         """Note what tools said."""

@@ -23,17 +23,25 @@ class Sent:
         answer: what came back, or None.
     """
 
-    __slots__ = ("agent", "answer", "answered_at", "at", "finish_reason", "model", "usage", "usd")
+    __slots__ = (
+        "agent", "answer", "answered_at", "at", "ended_at", "finish_reason", "model", "usage",
+        "usd",
+    )  # fmt: skip
 
     def __init__(self, agent: str | None) -> None:
         self.agent = agent
         self.at = time.monotonic()
         self.answered_at: float | None = None
+        self.ended_at: float | None = None
         self.answer: Answer | None = None
         self.usage: Usage | None = None
         self.usd: float | None = None
         self.model: str | None = None
         self.finish_reason: str | None = None
+
+    def end(self) -> None:
+        """Note that it has come to an end, with an answer or without."""
+        self.ended_at = time.monotonic()
 
     def answered(self, answer: Answer) -> None:
         """Note that its answer is whole, whatever it says."""
@@ -42,7 +50,7 @@ class Sent:
 
     def as_notes(self) -> dict[str, Any]:
         """Return what telemetry tells of it, in a row that asks more than once."""
-        end = self.answered_at or time.monotonic()
+        end = self.answered_at or self.ended_at or time.monotonic()
         notes = {
             "agent": self.agent,
             "model": self.model,
@@ -64,7 +72,8 @@ class Trail:
         started: when the row first got leave to send, by the monotonic clock, or None.
         on_first_sent: called at that moment.
         on_paid: called with what each answer has cost: its usage and USD.
-        usd: what is known to be spent; set_aside: the worst case of what is on its way.
+        usd: what is known to be spent; set_aside: the worst case of what is on its way;
+            maybe_paid: that of what ended without a word.
     """
 
     def __init__(self, number: int, *, lists_calls: bool = False, traced: bool = False) -> None:
@@ -76,6 +85,7 @@ class Trail:
         self.on_paid: Callable[[Usage | None, float | None], None] | None = None
         self.usd = 0.0
         self.set_aside = 0.0
+        self.maybe_paid = 0.0
         self._calls: list[Sent] | None = [] if lists_calls else None
         self._begun = time.monotonic()
         self._last: Sent | None = None
@@ -99,9 +109,14 @@ class Trail:
             self._calls.append(sent)
         if self.started is None:
             self.started = sent.at
-            if self.on_first_sent is not None:
-                self.on_first_sent()
+        self._begins()
         return sent
+
+    def _begins(self) -> None:
+        """Let the row's time run, from its first reply or request on."""
+        if self.on_first_sent is not None:
+            self.on_first_sent()
+            self.on_first_sent = None
 
     def said(self, sent: Sent, reply: Reply | RowError) -> Usage | None:
         """Note what the provider reported of an answer, also of one that is a failure."""
@@ -126,15 +141,12 @@ class Trail:
     def reused(self, reply: Reply, source: str) -> None:
         """Note that a reply was there already: it costs nothing."""
         self._source = source
+        self._begins()
         if self._calls is not None:
             self.count(f"calls_from_{source}")
         self._citations.extend(reply.citations)
         for name in ("model", "finish_reason"):
             self._said[name] = getattr(reply, name)
-
-    def heard(self, agent: str, reply: Reply) -> None:
-        """Note a reply for the trace."""
-        self.talk.replied(agent, reply, self._source is None)
 
     def drop_source(self, source: str) -> bool:
         """Forget that the last reply was there already; return whether it was."""

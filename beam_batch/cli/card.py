@@ -59,29 +59,20 @@ def _check_model(agent: AgentSpec) -> None:
     """Check that a card's model takes the options that the card gives it."""
     from beam_batch.providers import resolve_model
 
-    if agent.model is None:
-        return
-    text = str(agent.model)
-    for name, value in agent.params.items():
-        given = str(value).lower() if isinstance(value, bool) else value
-        text += f"{'&' if '?' in text else '?'}{name}={given}"
-    try:
-        resolve_model(text, os.environ)
-    except OptionsError as error:
-        reason = str(error).removeprefix("--model ")
-        raise OptionsError(f"card {agent.source}: model {reason}") from None
+    if isinstance(agent.model, str):
+        resolve_model(agent.model, os.environ, f"card {agent.source}: model", agent.params)
 
 
 def _lines(found: LoadedCard) -> Iterator[str]:
     """Describe a card, a line a thing that it has."""
-    from beam_batch.agents.cards.members import THINKERS
+    from beam_batch.agents.cards.members import needs_model
 
     agent = found.agent
     yield f"{agent.source}: ok"
     shown = {
         "name": agent.name + (" (tool_only)" if agent.tool_only else ""),
         "type": agent.type,
-        "model": agent.model or ("that of --model" if agent.type in THINKERS else ""),
+        "model": agent.model or ("that of --model" if needs_model(agent, True) else ""),
         "options": _pairs(agent.params),
         "instruction": f"{len(agent.instruction):,} characters" if agent.instruction else "",
         "variables": ", ".join(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from typing import Any, NoReturn
@@ -18,13 +19,14 @@ from beam_batch.cli.report import report
 from beam_batch.cli.settings import (
     Flags,
     estimate_spec,
-    model_string,
     prompt_spec,
     run_spec,
     schema_spec,
     source_spec,
+    variables,
 )
 from beam_batch.errors import OptionsError, RunStopped
+from beam_batch.providers import chosen_model
 
 
 @click.group()
@@ -76,8 +78,8 @@ def preview(**flags: Any) -> None:
         raise OptionsError(f"--rows must be 1 or more, got {flags['rows']}.")
     spec = show(
         source=source_spec(flags),
-        prompt=prompt_spec(flags),
-        model=model_string(flags),
+        prompt=prompt_spec(flags, variables(flags)),
+        model=chosen_model(flags["model"], os.environ),
         schema=schema_spec(flags),
         rows=flags["rows"],
     )

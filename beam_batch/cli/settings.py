@@ -28,19 +28,20 @@ from beam_batch.options import (
     SourceSpec,
     TraceSpec,
 )
+from beam_batch.providers import chosen_model
 
 Flags = dict[str, Any]
 
 
 def run_spec(flags: Flags) -> RunSpec:
     """Make the settings of a run."""
-    crew = crew_spec(flags)
+    values = variables(flags)
     return RunSpec(
         source=source_spec(flags),
-        prompt=prompt_spec(flags),
+        prompt=prompt_spec(flags, values),
         schema=schema_spec(flags),
-        model=crew_model(flags, crew) if crew else model_string(flags),
-        crew=crew,
+        model=flags["model"] or None,
+        crew=crew_spec(flags, values),
         call=_pick(CallSpec, flags),
         repair=RepairSpec(
             reask=flags["reask"],
@@ -71,8 +72,8 @@ def estimate_spec(flags: Flags) -> EstimateSpec:
         )
     return EstimateSpec(
         source=source_spec(flags),
-        model=model_string(flags),
-        prompt=prompt_spec(flags),
+        model=chosen_model(flags["model"], os.environ),
+        prompt=prompt_spec(flags, variables(flags)),
         schema=schema_spec(flags),
         call=_pick(CallSpec, flags),
         reuse=ReuseSpec(dedupe=flags.get("dedupe")),
@@ -81,7 +82,7 @@ def estimate_spec(flags: Flags) -> EstimateSpec:
     )
 
 
-def crew_spec(flags: Flags) -> CrewSpec | None:
+def crew_spec(flags: Flags, values: Mapping[str, str]) -> CrewSpec | None:
     """Make the agents of a run; their cards are read here."""
     cards = flags["agent_cards"]
     for flag in ("agent", "mcp_config", "shell"):
@@ -95,33 +96,17 @@ def crew_spec(flags: Flags) -> CrewSpec | None:
         )
     from beam_batch.agents.cards.loading import load_crew
 
-    crew = load_crew(
+    crew, notes = load_crew(
         cards,
         selected=flags["agent"],
-        variables=variables(flags),
+        variables=values,
         trust=flags["trust_card"],
         mcp_config=flags["mcp_config"],
         env=os.environ,
     )
+    for note in notes:
+        print(f"batch: {note}", file=sys.stderr, flush=True)
     return dataclasses.replace(crew, shell=flags["shell"])
-
-
-def crew_model(flags: Flags, crew: CrewSpec) -> str | None:
-    """Return what ``--model`` adds to the models that cards name."""
-    from beam_batch.agents.cards.members import model_for
-
-    return model_for(crew, flags["model"], os.environ.get("BEAM_BATCH_MODEL"))
-
-
-def model_string(flags: Flags) -> str:
-    """Return the model of a run without agents: ``--model``, else the environment's."""
-    found: str | None = flags["model"] or os.environ.get("BEAM_BATCH_MODEL")
-    if not found:
-        raise OptionsError(
-            "--model is needed: provider.model, such as responses.gpt-5.4-mini; or set "
-            "BEAM_BATCH_MODEL."
-        )
-    return found
 
 
 def variables(flags: Flags) -> dict[str, str]:
@@ -143,14 +128,13 @@ def source_spec(flags: Flags) -> SourceSpec:
     return source
 
 
-def prompt_spec(flags: Flags) -> PromptSpec:
-    """Make the settings of the prompt; its files are read here."""
+def prompt_spec(flags: Flags, values: Mapping[str, str]) -> PromptSpec:
+    """Make the settings of the prompt, with variables in its instruction; files are read here."""
     if flags["prompt"] is not None and flags["template"]:
         raise OptionsError("--prompt and --template exclude each other; give one of them.")
     template = flags["prompt"] if flags["prompt"] is not None else DEFAULT_TEMPLATE
     if flags["template"]:
         template = _read_text("--template", flags["template"])
-    values = variables(flags)
     if values and not flags["instruction"] and not flags.get("agent_cards"):
         raise OptionsError(
             f"--var {next(iter(values))}: variables are for --instruction and --agent-card; give "

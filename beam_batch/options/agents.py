@@ -12,11 +12,13 @@ from beam_batch.options.asking import ModelSpec
 from beam_batch.options.checking import at_least
 
 AGENT = "agent"
-WORKFLOWS = (
-    "chain", "parallel", "router", "evaluator_optimizer", "orchestrator", "iterative_planner",
-    "maker",
-)  # fmt: skip
 SESSIONS = ("shared", "row")
+RATINGS = ("POOR", "FAIR", "GOOD", "EXCELLENT")
+"""What an evaluator may say, from the worst to the best."""
+STRATEGIES = ("exact", "normalized", "structured")
+"""When two answers of a maker's samples say the same."""
+MOST_ROUNDS = 20
+"""Times a plan is made where the card sets no limit."""
 TRACE_MANIFEST = "manifest.jsonl"
 
 
@@ -72,7 +74,7 @@ class LoopSpec:
 
     Attributes:
         max_iterations: model calls.
-        parallel_tools: whether tool calls of one reply run at the same time.
+        parallel_tool_calls: whether tool calls of one reply run at the same time.
         tool_timeout: seconds for one call of a function or a command, or to list or read files and
             skills. MCP servers have timeouts of their own, and agents none.
         max_result: characters of a tool result that the model gets to see.
@@ -80,7 +82,7 @@ class LoopSpec:
     """
 
     max_iterations: int = 20
-    parallel_tools: bool = True
+    parallel_tool_calls: bool = True
     tool_timeout: float = 60.0
     max_result: int = 50_000
     max_repeats: int = 3
@@ -99,15 +101,12 @@ class AgentSpec:
     """One card: an agent, or a workflow over other agents.
 
     Attributes:
-        type: 'agent', or one of WORKFLOWS.
-        model: its own model (a string until `resolve`d at the start), or None for ``--model``.
+        type: 'agent', or a workflow of `agents.cards.fields.TYPES`.
+        model: a string or None, as its card says; a ModelSpec once `agents.cards.models.resolve`d.
         params: options that are added to those of the model string, such as max_tokens.
         agents: names of its members: children that are its tools, or the parts of a workflow in
-            their order (chain: sequence; parallel: fan_out; router, orchestrator: agents;
-            evaluator_optimizer: generator, evaluator; maker: worker).
-        settings: of a workflow: cumulative, fan_in, include_request, min_rating, max_refinements,
-            refinement_instruction, plan_iterations, k, max_samples, match_strategy,
-            red_flag_max_length.
+            the order in which the table of types names them.
+        settings: of a workflow, all of them; `agents.cards.fields.settings_of` has the defaults.
         roots: folders that its file tools may read, absolute.
         shell: whether it may run commands; the crew must say so as well.
         tool_only: whether it can only be used by other agents.

@@ -131,3 +131,8 @@ class ModelSpec:
     base_url: str = ""
     key_env: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Provider and model, whatever the options."""
+        return f"{self.provider}.{self.model}"

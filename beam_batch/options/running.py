@@ -72,12 +72,12 @@ class RunSpec:
     """A whole run.
 
     Attributes:
-        model: a model string or a resolved ModelSpec; None where an agent of `crew` names one.
+        model: a model string or a ModelSpec; None for that of BEAM_BATCH_MODEL, or of cards.
     """
 
     source: SourceSpec
     output: OutputSpec
-    model: str | ModelSpec | None
+    model: str | ModelSpec | None = None
     prompt: PromptSpec = PromptSpec()
     schema: SchemaSpec | None = None
     call: CallSpec = CallSpec()

@@ -6,11 +6,19 @@ from collections.abc import Mapping
 
 from beam_batch.options import ModelSpec, SchemaSpec
 from beam_batch.providers.base import NO_TOOLS, Provider, Tools
-from beam_batch.providers.model_string import needs_key, read_key, resolve_model
+from beam_batch.providers.model_string import (
+    add_params,
+    chosen_model,
+    needs_key,
+    read_key,
+    resolve_model,
+)
 from beam_batch.providers.table import PROVIDERS
 
 __all__ = [
     "PROVIDERS",
+    "add_params",
+    "chosen_model",
     "headers",
     "make_provider",
     "needs_key",

@@ -56,10 +56,11 @@ class AnthropicProvider:
         self, instruction: str, prompt: Content, history: Sequence[Turn] = ()
     ) -> Request:
         """Build the request of one row; what is the same for all rows ends with a cache mark."""
-        system = [{"type": "text", "text": instruction, "cache_control": {"type": "ephemeral"}}]
+        mark = {"cache_control": {"type": "ephemeral"}}
+        told = {"system": [{"type": "text", "text": instruction, **mark}]} if instruction else {}
         first = {"role": "user", "content": _content(prompt)}
         messages = [first, *(message for turn in history for message in _messages(turn))]
-        body = {**self._fixed, "system": system, "messages": messages}
+        body = {**self._fixed, **told, "messages": messages}
         return Request(PATH, body, self._stream, images_in(prompt))
 
     def to_reply(self, body: Any) -> Reply:
@@ -84,7 +85,7 @@ class AnthropicProvider:
             usage,
             counted.get("service_tier"),
             calls,
-            body["content"] if calls else None,
+            _to_repeat(body["content"]) if calls else None,
             unique_citations(c for part in body["content"] for c in part.get("citations") or ()),
             (counted.get("server_tool_use") or {}).get("web_search_requests") or 0,
         )
@@ -164,10 +165,29 @@ def _messages(turn: Turn) -> list[dict[str, Any]]:
 
 def _calls(content: list[dict[str, Any]]) -> tuple[ToolCall, ...]:
     return tuple(
-        ToolCall(str(part.get("id")), str(part.get("name")), json.dumps(part.get("input") or {}))
+        ToolCall(str(part.get("id")), str(part.get("name")), _written(part.get("input") or {}))
         for part in content
         if part.get("type") == "tool_use"
     )
+
+
+def _arguments(text: str) -> Any:
+    """Read streamed arguments; those that are cut off, or no JSON, stay text."""
+    try:
+        return json.loads(text or "{}")
+    except ValueError:
+        return text
+
+
+def _written(given: Any) -> str:
+    return given if isinstance(given, str) else json.dumps(given)
+
+
+def _to_repeat(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the blocks as they are to be sent back: arguments that are no JSON are refused."""
+    return [
+        {**part, "input": {}} if isinstance(part.get("input"), str) else part for part in content
+    ]
 
 
 def _problem(text: str, reason: str, calls: tuple[ToolCall, ...]) -> RowError | None:
@@ -247,7 +267,7 @@ class _Stream:
         for (index, name), pieces in self._texts.items():
             block, text = self._blocks[index], "".join(pieces)
             if name == "partial_json":
-                block["input"] = json.loads(text or "{}")
+                block["input"] = _arguments(text)
             else:
                 block[name] = text
         return self._body | {"content": [self._blocks[index] for index in sorted(self._blocks)]}

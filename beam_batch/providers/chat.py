@@ -63,7 +63,7 @@ class ChatProvider:
     ) -> Request:
         """Build the request of one row; the stable instruction stands first."""
         messages = [
-            {"role": "system", "content": instruction},
+            *([{"role": "system", "content": instruction}] if instruction else ()),
             {"role": "user", "content": _content(prompt)},
             *(message for turn in history for message in _messages(turn)),
         ]
@@ -268,7 +268,10 @@ class _Stream:
 
     def _add_call(self, part: dict[str, Any]) -> None:
         """Add a piece of a call: its id and name come once, its arguments bit by bit."""
-        call = self._calls.setdefault(part.get("index") or 0, {"function": {"arguments": ""}})
+        index = part.get("index")
+        if index is None:  # some servers say with an id that a new one begins
+            index = len(self._calls) - (0 if part.get("id") else 1)
+        call = self._calls.setdefault(max(0, index), {"function": {"arguments": ""}})
         call["id"] = part.get("id") or call.get("id")
         function = part.get("function") or {}
         call["function"]["name"] = function.get("name") or call["function"].get("name")

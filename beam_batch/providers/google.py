@@ -65,8 +65,9 @@ class GoogleProvider:
     ) -> Request:
         """Build the request of one row; the stable instruction stands first."""
         since = [content for turn in history for content in _contents(turn)]
+        told = {"systemInstruction": {"parts": [{"text": instruction}]}} if instruction else {}
         body = {
-            "systemInstruction": {"parts": [{"text": instruction}]},
+            **told,
             "contents": [{"role": "user", "parts": _parts(prompt)}, *since],
         }
         return Request(self._path, {**self._fixed, **body}, self._stream, images_in(prompt))
@@ -198,10 +199,10 @@ def _problem(text: str, reason: str, calls: tuple[ToolCall, ...]) -> RowError | 
         return Truncated("the answer was cut by the token limit", reply=text or None)
     if reason in _FILTERED:
         return ContentFiltered(f"the provider withheld the answer ({reason})", reply=text or None)
-    if not text.strip() and not calls:
-        return EmptyReply("the answer has no text")
     if reason != "STOP":
         return InvalidResponse(f"the answer ended with finishReason {reason!r}")
+    if not text.strip() and not calls:
+        return EmptyReply("the answer has no text")
     return None
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from beam_batch.errors import OptionsError
 from beam_batch.options import ModelSpec
@@ -30,18 +31,47 @@ MODEL_ALIASES = {
 LOCAL_DEFAULTS = {"temperature": 0.0, "max_tokens": 512, "slots": 4, "ctx": 2048}
 
 
-def resolve_model(text: str, env: Mapping[str, str]) -> ModelSpec:
+def chosen_model(given: str | None, env: Mapping[str, str], why: str = "") -> str:
+    """Return the model string of a run: ``--model``, else that of the environment.
+
+    Raises:
+        OptionsError: there is neither; `why` may add who wants one.
+    """
+    found = given or env.get("BEAM_BATCH_MODEL")
+    if not found:
+        raise OptionsError(
+            "--model is needed: provider.model, such as responses.gpt-5.4-mini; or set "
+            f"BEAM_BATCH_MODEL.{why}"
+        )
+    return found
+
+
+def resolve_model(
+    text: str,
+    env: Mapping[str, str],
+    where: str = "--model",
+    params: Mapping[str, Any] | None = None,
+) -> ModelSpec:
     """Read a model string.
+
+    Args:
+        where: what names the model, for messages.
+        params: further options, of a card; those of the model string come before them. echo, which
+            stands in for any model, passes over those that it does not take.
 
     Raises:
         OptionsError: unknown provider or option, or a value that the option does not take.
     """
     name, _, query = text.partition("?")
-    name = MODEL_ALIASES.get(name, name)
-    provider, model = _provider_of(name, text)
+    place = f"{where} {text}"
+    provider, model = _provider_of(MODEL_ALIASES.get(name, name), place)
     info = PROVIDERS[provider]
+    given = _options(provider, parse_qsl(query, keep_blank_values=True), place)
+    added = _pairs(provider, params or {}, given)
+    if added:
+        text = f"{name}?{'&'.join(filter(None, (query, urlencode(added))))}"
     options = dict(LOCAL_DEFAULTS) if provider == "local" else {}
-    options |= _options(provider, query, text)
+    options |= given | _options(provider, added, f"{where} {text}")
     return ModelSpec(
         text=text,
         provider=provider,
@@ -52,7 +82,35 @@ def resolve_model(text: str, env: Mapping[str, str]) -> ModelSpec:
     )
 
 
-def _provider_of(name: str, text: str) -> tuple[str, str]:
+def add_params(model: ModelSpec, params: Mapping[str, Any], where: str) -> ModelSpec:
+    """Give a resolved model the options of a card that it does not have itself.
+
+    Raises:
+        OptionsError: as for `resolve_model`.
+    """
+    defaults = LOCAL_DEFAULTS.items() if model.provider == "local" else ()
+    given = {name for name, value in model.options.items() if (name, value) not in defaults}
+    added = _pairs(model.provider, params, given)
+    if not added:
+        return model
+    text = f"{model.text}{'&' if '?' in model.text else '?'}{urlencode(added)}"
+    options = {**model.options, **_options(model.provider, added, f"{where} {text}")}
+    return dataclasses.replace(model, text=text, options=options)
+
+
+def _pairs(
+    provider: str, params: Mapping[str, Any], given: Container[str]
+) -> list[tuple[str, str]]:
+    """Write the options of a card as a model string does, without those that are given."""
+    passed_over = params.keys() - PROVIDERS["echo"].options if provider == "echo" else ()
+    return [
+        (name, str(value).lower() if isinstance(value, bool) else str(value))
+        for name, value in params.items()
+        if name not in given and name not in passed_over
+    ]
+
+
+def _provider_of(name: str, place: str) -> tuple[str, str]:
     if name in ("echo", "local"):
         return name, {"echo": "echo", "local": "smollm2"}[name]
     if name.startswith(_OPENAI_NAMES):
@@ -65,32 +123,28 @@ def _provider_of(name: str, text: str) -> tuple[str, str]:
         provider = PROVIDER_ALIASES.get(provider, provider)
         if found and provider in PROVIDERS:
             if not model:
-                raise OptionsError(f"--model {text}: write a model after {provider}{separator}")
+                raise OptionsError(f"{place}: write a model after {provider}{separator}")
             return provider, model
     known = ", ".join(PROVIDERS)
     close = difflib.get_close_matches(name.split(".")[0], PROVIDERS, n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
-    raise OptionsError(
-        f"--model {text}: write provider.model, with a provider out of {known}.{hint}"
-    )
+    raise OptionsError(f"{place}: write provider.model, with a provider out of {known}.{hint}")
 
 
-def _options(provider: str, query: str, text: str) -> dict[str, Any]:
+def _options(provider: str, pairs: Iterable[tuple[str, str]], place: str) -> dict[str, Any]:
     table = PROVIDERS[provider].options
     values: dict[str, Any] = {}
-    for given, value in parse_qsl(query, keep_blank_values=True):
+    for given, value in pairs:
         name = _ALIASES.get(given, given)
         option = table.get(name)
         if option is None:
             takes = ", ".join(sorted(table))
-            raise OptionsError(
-                f"--model {text}: {provider} has no option {given!r}; it takes {takes}."
-            )
+            raise OptionsError(f"{place}: {provider} has no option {given!r}; it takes {takes}.")
         try:
             values[name] = option.parse(value)
         except ValueError:
             raise OptionsError(
-                f"--model {text}: {given}={value} is not possible; {name} takes {option.takes}."
+                f"{place}: {given}={value} is not possible; {name} takes {option.takes}."
             ) from None
     return values
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,6 +38,8 @@ from beam_batch.records import Content
 PATH = "/responses"
 LEAST_OUTPUT_TOKENS = 16
 _TIERS = {"fast": "priority"}
+_REASONS = re.compile(r"(o[1-9]|gpt-([5-9]|[1-9]\d))(?!.*chat)")
+"""Models that reason; others refuse to give their reasoning in encrypted form."""
 _FATAL = ("insufficient_quota", "invalid_api_key", "model_not_found")
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
 
@@ -63,7 +66,8 @@ class ResponsesProvider:
         if history:
             first = [{"role": "user", "content": said}] if isinstance(said, str) else said
             said = [*first, *(item for turn in history for item in _items(turn))]
-        body = {**self._fixed, "instructions": instruction, "input": said}
+        told = {"instructions": instruction} if instruction else {}
+        body = {**self._fixed, **told, "input": said}
         return Request(PATH, body, self._stream, images_in(prompt))
 
     def to_reply(self, body: Any) -> Reply:
@@ -150,7 +154,8 @@ def _fixed(model: ModelSpec, schema: SchemaSpec | None) -> dict[str, Any]:
 def _add_tools(body: dict[str, Any], tools: Tools) -> None:
     functions = [{"type": "function", "strict": False, **spec._asdict()} for spec in tools.specs]
     body["tools"] = [*body.get("tools", ()), *functions]
-    body["include"] = [*body.get("include", ()), "reasoning.encrypted_content"]
+    if "reasoning" in body or _REASONS.match(body["model"]):
+        body["include"] = [*body.get("include", ()), "reasoning.encrypted_content"]
     if not tools.parallel:
         body["parallel_tool_calls"] = False
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Literal, NamedTuple
 
-from beam_batch.errors import RowError
+from beam_batch.errors import RowCostReached, RowError
 from beam_batch.providers.base import Reply, Request
 from beam_batch.reuse.claims import Claims
 from beam_batch.reuse.kept import KeptReply, ReplyStore
@@ -102,6 +102,8 @@ class Once:
         try:
             ending = found = await self._lead(key, ask)
             return found
+        except RowCostReached:  # a cap of this row alone: others may ask
+            raise
         except RowError as error:
             ending = error
             raise

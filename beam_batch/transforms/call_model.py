@@ -98,7 +98,8 @@ class CallModel(beam.PTransform):
 def _with_resolved_fallback(repair: RepairSpec) -> RepairSpec:
     if not isinstance(repair.fallback, str):
         return repair
-    return dataclasses.replace(repair, fallback=resolve_model(repair.fallback, os.environ))
+    fallback = resolve_model(repair.fallback, os.environ, "--fallback-model")
+    return dataclasses.replace(repair, fallback=fallback)
 
 
 def _make_window(spec: WindowSpec) -> Window:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from beam_batch.agents.cards.loading import load_crew
+from beam_batch.agents.cards.loading import LoadedCrew, load_crew
 from beam_batch.options.agents import AgentSpec, CrewSpec
 
 
@@ -25,6 +25,16 @@ def load(
     env: Mapping[str, str] | None = None,
     **given: Any,
 ) -> CrewSpec:
+    return load_with_notes(*cards, selected=selected, variables=variables, env=env, **given).crew
+
+
+def load_with_notes(
+    *cards: Path | str,
+    selected: str | None = None,
+    variables: Mapping[str, str] | None = None,
+    env: Mapping[str, str] | None = None,
+    **given: Any,
+) -> LoadedCrew:
     options: dict[str, Any] = {"trust": False, "mcp_config": None} | given
     return load_crew(
         [str(card) for card in cards],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from beam_batch.checks import describe
 from beam_batch.cli.flags import PANELS
 from beam_batch.cli.settings import run_spec
 from beam_batch.errors import OptionsError
+from beam_batch.launch import run as launch
 from beam_batch.options import ModelSpec
 from tests.agents.cards import load, write
 from tests.support import ROOT, beam_batch, environment, write_jsonl
@@ -86,7 +89,10 @@ def test_the_function_of_the_template_says_what_it_says() -> None:
     [
         ("modle: x", "Error: card a.yaml:1: unknown field modle; did you mean model?"),
         ("model: nope.x", "Error: card a.yaml: model nope.x: write provider.model"),
-        ("model: echo\nrequest_params: {max_tokens: 3}", "Error: card a.yaml: model echo?max_to"),
+        (
+            "model: google.m?seed=1\nrequest_params: {verbosity: low}",
+            "Error: card a.yaml: model google.m?seed=1&verbosity=low: google has no option",
+        ),
     ],
 )
 def test_check_ends_with_2_where_a_card_is_wrong(text: str, message: str, tmp_path: Path) -> None:
@@ -152,6 +158,21 @@ def test_the_flags_of_a_run_make_a_crew(here: Path) -> None:
     }
 
 
+def test_a_run_tells_the_notes_of_its_cards_and_reads_files_of_variables_once(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(here / "tone")
+    writer = threading.Thread(target=(here / "tone").write_text, args=("kind",), daemon=True)
+    writer.start()
+    args = "--agent-card a.md --var-file tone=tone --var y=1"
+    spec = run_spec(_flags(here, *args.split()))
+    writer.join()
+    assert spec.crew is not None
+    assert spec.crew.agents["a"].instruction == "Be kind."
+    assert spec.prompt.variables == ("tone", "y")
+    assert capsys.readouterr().err == "batch: variable y is used by no card.\n"
+
+
 def test_variables_are_put_into_an_instruction_without_a_card(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,20 +183,33 @@ def test_variables_are_put_into_an_instruction_without_a_card(
     assert capsys.readouterr().err == "batch: variable y is not in --instruction.\n"
 
 
-def test_the_model_of_the_environment_comes_last(
+NEEDED = (
+    "--model is needed: provider.model, such as responses.gpt-5.4-mini; or set BEAM_BATCH_MODEL."
+)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [("", NEEDED), ("--agent-card free.yaml", f"{NEEDED} No model is in the card of free.")],
+)
+def test_a_model_is_asked_for_in_the_same_words(args: str, message: str, here: Path) -> None:
+    with pytest.raises(OptionsError) as caught:
+        launch(run_spec(_flags(here, *args.split())))
+    assert str(caught.value) == message
+
+
+def test_the_model_of_the_environment_is_for_runs_and_cards_without_one(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("BEAM_BATCH_MODEL", "echo")
-    assert run_spec(_flags(here)).model == "echo"
-    assert run_spec(_flags(here, "--agent-card", "a.md")).model is None
-    assert run_spec(_flags(here, "--agent-card", "free.yaml")).model == "echo"
-    assert run_spec(_flags(here, "--agent-card", "a.md", "-m", "local")).model == "local"
+    monkeypatch.setenv("BEAM_BATCH_MODEL", "echo?delay_ms=1")
+    for args in ((), ("--agent-card", "free.yaml")):
+        spec = run_spec(_flags(here, *args, "--overwrite"))
+        assert launch(spec).data["model"] == "echo?delay_ms=1"
+    spec = run_spec(_flags(here, "--agent-card", "a.md", "--overwrite"))
+    assert launch(spec).data["model"] == "echo"
 
 
 MISTAKES = {
-    "": "--model is needed: provider.model, such as responses.gpt-5.4-mini; or set "
-    "BEAM_BATCH_MODEL.",
-    "--agent-card free.yaml": "--model is needed: free names no model in the card.",
     "--agent-card a.md --instruction i.md": (
         "--instruction and --agent-card exclude each other; a card has its own instruction."
     ),

@@ -276,7 +276,7 @@ def test_a_field_in_a_file_of_servers_is_named_with_the_file(tmp_path: Path) -> 
     config = write(tmp_path, "mcp.json", json.dumps({"mcpServers": CONFIG}))
     with pytest.raises(OptionsError) as caught:
         _servers(tmp_path, "servers: [odd]", mcp_config=str(config))
-    assert str(caught.value) == f"card {config}: odd.args wants a list of texts; got 'y'."
+    assert str(caught.value) == f"--mcp-config {config}: odd.args wants a list of texts; got 'y'."
 
 
 FILES = {

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from beam_batch.agents.cards import loading as cards
 from beam_batch.agents.cards.checks import parse_card
-from beam_batch.agents.cards.fields import IGNORED, REFUSED
 from beam_batch.agents.cards.files import CardText
+from beam_batch.agents.cards.foreign import IGNORED, REFUSED
 from beam_batch.errors import OptionsError
 from beam_batch.options import DEFAULT_INSTRUCTION
 from beam_batch.options.agents import AgentSpec, FunctionSpec, LoopSpec
-from tests.agents.cards import agent, card, load, write
+from tests.agents.cards import agent, card, load, load_with_notes, write
 
 WORKFLOWS = {
     "chain": ("sequence: [a, b, a]", ("a", "b", "a"), {"cumulative": False}),
@@ -63,7 +63,11 @@ def test_a_markdown_card_has_fields_and_a_body(tmp_path: Path) -> None:
         model="echo",
         params={"max_tokens": 90, "temperature": 0.5, "top_p": 1.0},
         loop=LoopSpec(
-            max_iterations=3, parallel_tools=False, tool_timeout=1.5, max_result=10, max_repeats=1
+            max_iterations=3,
+            parallel_tool_calls=False,
+            tool_timeout=1.5,
+            max_result=10,
+            max_repeats=1,
         ),
         source=str(path),
     )
@@ -95,20 +99,28 @@ def test_workflows_name_members_and_settings(kind: str, tmp_path: Path) -> None:
 
 def test_an_orchestrator_that_plans_step_by_step_is_an_iterative_planner(tmp_path: Path) -> None:
     _members(tmp_path)
-    write(tmp_path, "flow.yaml", "type: orchestrator\nagents: [a]\nplan_type: iterative")
-    assert load(tmp_path).agents["flow"].type == "iterative_planner"
+    write(tmp_path, "flow.yaml", "type: orchestrator\nagents: [a]\nplan_type: Iterative")
+    found = load(tmp_path).agents["flow"]
+    assert (found.type, found.settings) == ("iterative_planner", {"plan_iterations": 5})
 
 
-def test_the_old_word_smart_is_an_agent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert card(tmp_path, "type: smart").type == "agent"
-    assert capsys.readouterr().err.endswith("card.yaml: type smart is an old word for agent.\n")
+def _loaded(folder: Path, fields: str, **given: Any) -> tuple[AgentSpec, tuple[str, ...]]:
+    crew, notes = load_with_notes(write(folder, "card.yaml", fields), **given)
+    return crew.agents[crew.selected], notes
 
 
-def test_fields_without_effect_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    card(tmp_path, "".join(f"{name}: 1\n" for name in IGNORED))
-    told = capsys.readouterr().err
-    for name, reason in IGNORED.items():
-        assert f"card.yaml: {name} has no effect: {reason}." in told
+def test_the_old_word_smart_is_an_agent(tmp_path: Path) -> None:
+    found, notes = _loaded(tmp_path, "type: smart")
+    assert found.type == "agent"
+    assert notes == (f"card {tmp_path}/card.yaml: type smart is an old word for agent.",)
+
+
+def test_fields_without_effect_are_told(tmp_path: Path) -> None:
+    _, notes = _loaded(tmp_path, "".join(f"{name}: 1\n" for name in IGNORED))
+    where = f"card {tmp_path}/card.yaml"
+    assert list(notes) == [
+        f"{where}: {name} has no effect: {reason}." for name, reason in IGNORED.items()
+    ]
 
 
 def test_functions_skills_and_roots_are_absolute(tmp_path: Path) -> None:
@@ -173,8 +185,17 @@ MISTAKES = {
     "type: maker\nworker: a\nk: 9\nmax_samples: 3": (
         "4: max_samples 3 is less than k 9; no vote could be won."
     ),
+    "type: evaluator_optimizer\ngenerator: a\nevaluator: b\nmax_refinements: 0": (
+        "4: max_refinements wants a whole number of 1 or more; got 0."
+    ),
+    "type: maker\nworker: a\nk: 0": "3: k wants a whole number of 1 or more; got 0.",
+    "type: maker\nworker: [a, b]": "2: worker wants a name; got ['a', 'b'].",
+    "type: maker\nworker: a\nmatch_strategy: close": (
+        "3: match_strategy wants one of exact, normalized, structured; got 'close'."
+    ),
+    "type: chain\nsequence: []": "2: sequence wants a list of names; got [].",
     "type: evaluator_optimizer\ngenerator: a\nevaluator: b\nmin_rating: ok": (
-        "4: min_rating wants one of EXCELLENT, GOOD, FAIR, POOR; got 'OK'."
+        "4: min_rating wants one of EXCELLENT, GOOD, FAIR, POOR; got 'ok'."
     ),
     "type: iterative_planner\nagents: [a]\nplan_iterations: 0": (
         "3: plan_iterations wants a whole number of 1 or more, or -1 for no limit; got 0."
@@ -302,15 +323,15 @@ def test_the_environment_is_written_into_cards_of_this_machine(tmp_path: Path) -
 VARIABLES = "variables: {tone: kind, n: 3, on: true}\ninstruction: '{{tone}} {{ n }} {{on}} {{x}}'"
 
 
-def test_defaults_of_a_card_s_variables_are_used(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_defaults_of_a_card_s_variables_are_used(tmp_path: Path) -> None:
     fields = VARIABLES.replace("on: true", "'on': true")
-    assert card(tmp_path, fields).instruction == "kind 3 true {{x}}"
-    assert "{{x}} in its instruction is no variable, and stays as it is." in capsys.readouterr().err
-    given = card(tmp_path, fields, variables={"tone": "{{n}}", "x": "4", "unused": "5"})
-    assert given.instruction == "{{n}} 3 true 4"
-    assert "batch: variable unused is used by no card." in capsys.readouterr().err
+    found, (note,) = _loaded(tmp_path, fields)
+    assert found.instruction == "kind 3 true {{x}}"
+    assert note.endswith(": {{x}} in its instruction is no variable, and stays as it is.")
+    given = {"tone": "{{n}}", "x": "4", "unused": "5"}
+    found, notes = _loaded(tmp_path, fields, variables=given)
+    assert found.instruction == "{{n}} 3 true 4"
+    assert notes == ("variable unused is used by no card.",)
 
 
 def test_a_variable_without_a_value_is_named(tmp_path: Path) -> None:

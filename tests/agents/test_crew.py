@@ -8,22 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_batch.agents.cards.members import check_members, model_for, reachable, select
+from beam_batch.agents.cards.members import check_members, reachable, select
 from beam_batch.errors import OptionsError
-from beam_batch.options.agents import AgentSpec, CrewSpec
+from beam_batch.options.agents import AgentSpec
 from tests.agents.cards import load, write
 
 
 def _agents(**agents: str) -> dict[str, AgentSpec]:
-    """Make agents of names of their members; `!` is tool_only, `*` is default, `m` has a model."""
+    """Make agents of names of their members; `!` is tool_only, `*` is default."""
     return {
         name: AgentSpec(
             name=name,
-            agents=tuple(word for word in words.split() if word.islower() and word != "m"),
+            agents=tuple(word for word in words.split() if word.isalpha()),
             tool_only="!" in words,
             default="*" in words,
-            model="echo" if "m" in words.split() else None,
-            type="chain" if "CHAIN" in words else "agent",
             source=f"{name}.md",
         )
         for name, words in agents.items()
@@ -126,30 +124,3 @@ def test_two_cards_of_one_name_are_refused(tmp_path: Path) -> None:
         f"card {tmp_path}/b.yaml: there is an agent x already, in {tmp_path}/a.yaml; give one of "
         "them another name."
     )
-
-
-@pytest.mark.parametrize(
-    ("agents", "given", "otherwise", "found"),
-    [
-        ({"a": "m b", "b": ""}, None, "env", None),
-        ({"a": "CHAIN b c", "b": "m", "c": "m"}, None, None, None),
-        ({"a": "CHAIN b c", "b": "m", "c": ""}, "flag", "env", "flag"),
-        ({"a": "CHAIN b c", "b": "m", "c": ""}, None, "env", "env"),
-        ({"a": ""}, None, "env", "env"),
-    ],
-)
-def test_a_model_is_needed_only_where_cards_name_none(
-    agents: dict[str, str], given: str | None, otherwise: str | None, found: str | None
-) -> None:
-    crew = CrewSpec(agents=_agents(**agents), selected="a")
-    assert model_for(crew, given, otherwise) == found
-
-
-@pytest.mark.parametrize(
-    ("agents", "names"),
-    [({"a": "CHAIN b c", "b": "m", "c": ""}, "c names"), ({"a": "b", "b": ""}, "a and b name")],
-)
-def test_a_model_that_is_missing_is_asked_for(agents: dict[str, str], names: str) -> None:
-    with pytest.raises(OptionsError) as caught:
-        model_for(CrewSpec(agents=_agents(**agents), selected="a"), None)
-    assert str(caught.value) == f"--model is needed: {names} no model in the card."

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from beam_batch.agents.children import ChildTool
-from beam_batch.agents.loop import Agent, Asker
+from beam_batch.agents.loop import MOST_CALLS, Agent, Asker
 from beam_batch.agents.tools.base import RowRun, ToolReply
+from beam_batch.calling.gate import Dropped
 from beam_batch.calling.trail import Trail
 from beam_batch.errors import (
     AgentError,
@@ -219,7 +220,7 @@ def test_tools_run_one_after_another_where_the_card_says_so() -> None:
     for parallel, expected in ((True, 3), (False, 1)):
         most = 0
         caller = _Caller([_reply("", *(("t", {"n": n}) for n in range(3))), _reply("ok")])
-        _ask(caller, [Counted("t", _say(""))], loop=LoopSpec(parallel_tools=parallel))
+        _ask(caller, [Counted("t", _say(""))], loop=LoopSpec(parallel_tool_calls=parallel))
         assert most == expected
 
 
@@ -241,6 +242,70 @@ def test_a_child_knows_only_its_message_and_its_failure_goes_back() -> None:
     assert second.text == "Give the message as a string."
     assert first.is_error
     assert second.is_error
+
+
+def test_a_tool_with_a_bug_is_told_to_the_model_by_its_type_alone() -> None:
+    def broken(arguments: dict[str, Any]) -> ToolReply:
+        raise OverflowError("internal")
+
+    caller = _Caller([_reply("", ("t", {})), _reply("ok")])
+    assert _ask(caller, [_Tool("t", broken)]) == "ok"
+    assert caller.histories[1][0].results[0].text == "The tool failed: OverflowError"
+
+
+def test_a_tool_that_cancels_itself_stops_no_run() -> None:
+    def cancel(arguments: dict[str, Any]) -> ToolReply:
+        raise asyncio.CancelledError
+
+    caller = _Caller([_reply("", ("t", {})), _reply("ok")])
+    assert _ask(caller, [_Tool("t", cancel)]) == "ok"
+    assert caller.histories[1][0].results[0].is_error
+
+
+def test_a_flood_of_calls_is_cut() -> None:
+    caller = _Caller([_reply("", *(("t", {"n": n}) for n in range(100))), _reply("ok")])
+    tool = _Tool("t", lambda arguments: ToolReply(str(arguments)))
+    assert _ask(caller, [tool]) == "ok"
+    assert len(tool.asked) == MOST_CALLS
+    results = caller.histories[1][0].results
+    assert len(results) == 100
+    assert "first 32 calls" in results[-1].text
+
+
+def test_a_stopped_run_waits_for_an_agent_and_for_no_other_tool() -> None:
+    async def main() -> None:
+        run = _run()
+        answered = asyncio.Event()
+
+        class Child:
+            spec = AgentSpec(name="child")
+
+            async def ask(self, message: Any, run: RowRun, schema: Any = None) -> str:
+                run.stopping.set()
+                await asyncio.sleep(0.01)  # its request is in flight
+                answered.set()
+                return "paid"
+
+        class Slow(_Tool):
+            async def call(self, arguments: dict[str, Any], run: RowRun) -> ToolReply:
+                await asyncio.Event().wait()
+                raise AssertionError
+
+        caller = _Caller([_reply("", ("slow", {}), ("child", {"message": "x"}))])
+        tools = [Slow("slow", _say("")), ChildTool(Child())]
+        agent = Agent(AgentSpec(name="a"), lambda _: Asker(caller, None), tools)  # type: ignore
+        with pytest.raises(Dropped):
+            await agent.ask("hello", run)
+        assert answered.is_set()
+
+    asyncio.run(main())
+
+
+def test_the_call_for_the_result_is_beside_the_limit() -> None:
+    caller = _Caller([_reply("it is one")])
+    last = _Caller([_reply('{"n": 1}')], NUMBER)
+    loop = LoopSpec(max_iterations=1)
+    assert _ask(caller, [_Tool("t", _say("1"))], loop=loop, schema=NUMBER, last=last) == {"n": 1}
 
 
 class _Failing:

@@ -416,3 +416,61 @@ def test_a_row_ends_at_its_limits(
     assert first["cost_usd"] is None or first["cost_usd"] == pytest.approx(paid)
     if kind == "RowCostReached":
         assert 0 < first["cost_usd"] <= 0.01
+
+
+def test_agents_with_options_of_their_own_share_limits_and_prices(tmp_path: Path) -> None:
+    cards = _write(
+        tmp_path,
+        all="type: parallel\nfan_out: [one, two, three]\ndefault: true",
+        **{n: f"request_params: {{max_tokens: {100 + len(n)}}}" for n in ("one", "two", "three")},
+    )
+    write_jsonl(tmp_path / "rows.jsonl", [{"calls": f"row {n}"} for n in range(8)])
+    with ScriptedServer(lambda number, body: Answer(text="ok"), delay=0.05) as server:
+        done = beam_batch(
+            *_arguments(
+                tmp_path, cards, "--agent", "all", "--parallel", "2", "--no-dedupe",
+                "--price", "input=1,output=1", "--row-max-cost", "0.1", "-m",
+                "generic.m?max_tokens=50",
+            ),
+            env=environment(GENERIC_BASE_URL=server.base_url),
+        )  # fmt: skip
+        assert server.requests == 24
+        assert server.most_in_flight == 2
+    assert done.returncode == 0, done.stderr
+    costs = [line["cost_usd"] for line in read_jsonl(tmp_path / "telemetry.jsonl")]
+    assert costs == [pytest.approx(3 * 6e-6)] * 8
+
+
+def test_a_request_without_a_word_counts_in_full_for_its_row(tmp_path: Path) -> None:
+    """Six requests are cut; each may have cost some 0.04 USD."""
+    cards = _write(tmp_path, main="request_params: {max_tokens: 10}")
+    write_jsonl(tmp_path / "rows.jsonl", [{"calls": "x"}])
+
+    def cut(number: int, body: dict[str, Any]) -> Answer:
+        return Answer(fault="drop") if number < 6 else Answer(text="ok")
+
+    with ScriptedServer(cut) as server:
+        done = beam_batch(
+            *_arguments(
+                tmp_path, cards, "--price", "input=100,output=1000", "--row-max-cost", "0.16"
+            ),
+            env=environment(GENERIC_BASE_URL=server.base_url),
+        )
+        assert server.requests < 6
+    assert done.returncode == 1
+    (row,) = read_jsonl(tmp_path / "out.jsonl")
+    assert row["error"]["type"] == "RowCostReached"
+
+
+def test_a_trace_holds_what_a_cut_answer_said(tmp_path: Path) -> None:
+    cards = _write(tmp_path, main="description: x")
+    write_jsonl(tmp_path / "rows.jsonl", [{"calls": "x"}])
+    script = lambda number, body: Answer(text="half an ans", finish_reason="length")  # noqa: E731
+    with ScriptedServer(script) as server:
+        beam_batch(
+            *_arguments(tmp_path, cards, "--export-traces", str(tmp_path / "traces")),
+            env=environment(GENERIC_BASE_URL=server.base_url),
+        )
+    (trace,) = (tmp_path / "traces").glob("row-*.jsonl")
+    assert "half an ans" in trace.read_text()
+    assert "token_count" in trace.read_text()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from beam_batch.errors import EmptyReply
+from beam_batch.errors import EmptyReply, InvalidResponse, Truncated
 from beam_batch.providers import make_provider, resolve_model
 from beam_batch.providers.base import Provider, ToolResult, Tools, ToolSpec, Turn
 
@@ -107,7 +107,7 @@ def test_responses_repeats_reasoning_only_where_it_is_encrypted() -> None:
     assert message == {"role": "user", "content": "go on"}
     assert (
         "reasoning.encrypted_content"
-        in _provider("responses.m").to_request("i", "p").body["include"]
+        in _provider("responses.gpt-5").to_request("i", "p").body["include"]
     )
 
 
@@ -197,3 +197,60 @@ def test_citations_and_searches_are_kept() -> None:
     reply = make_provider(resolve_model("responses.m?web_search=true", ENV), None).to_reply(body)
     assert reply.searches == 1
     assert reply.citations == ({"url": "u", "title": "t", "start_index": 1, "end_index": 2},)
+
+
+@pytest.mark.parametrize("model", BODIES)
+def test_without_an_instruction_nothing_stands_in_its_place(model: str) -> None:
+    body = make_provider(resolve_model(model, ENV), None).to_request("", "p").body
+    assert "system" not in json.dumps(body)
+    assert "instructions" not in body
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted"),
+    [
+        ("responses.gpt-5.4-mini", True), ("responses.o4-mini", True),
+        ("responses.gpt-4.1-mini", False), ("responses.gpt-5-chat-latest", False),
+        ("openresponses.qwen", False), ("openresponses.qwen?reasoning=low", True),
+    ],
+)  # fmt: skip
+def test_encrypted_reasoning_is_asked_for_where_there_is_reasoning(
+    model: str, wanted: bool
+) -> None:
+    env = ENV | {"OPENRESPONSES_BASE_URL": "http://127.0.0.1:1/v1"}
+    body = make_provider(resolve_model(model, env), None, Tools((ADD,))).to_request("i", "p").body
+    assert ("reasoning.encrypted_content" in body.get("include", ())) is wanted
+
+
+def test_streamed_calls_without_an_index_are_told_apart_by_their_ids() -> None:
+    def event(*calls: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
+        return {"choices": [{"delta": {"tool_calls": list(calls)}, "finish_reason": reason}]}
+
+    reply = _streamed(
+        "generic.m",
+        [
+            event({"id": "a", "function": {"name": "add", "arguments": '{"a"'}}),
+            event({"function": {"arguments": ": 1}"}}),
+            event({"id": "b", "function": {"name": "add", "arguments": "{}"}}, reason="stop"),
+        ],
+    )
+    assert [call.arguments for call in reply.calls] == ['{"a": 1}', "{}"]
+
+
+def test_a_stream_that_is_cut_in_a_call_is_truncated() -> None:
+    events = [
+        {"type": "message_start", "message": {"model": "m", "id": "x"}},
+        {"type": "content_block_start", "index": 0,
+         "content_block": {"type": "tool_use", "id": "c1", "name": "add", "input": {}}},
+        _delta(0, {"type": "input_json_delta", "partial_json": '{"a'}),
+        {"type": "message_delta", "delta": {"stop_reason": "max_tokens"}},
+        {"type": "message_stop"},
+    ]  # fmt: skip
+    with pytest.raises(Truncated):
+        _streamed("anthropic.m", events)
+
+
+def test_a_malformed_call_of_gemini_is_named() -> None:
+    body = {"candidates": [{"finishReason": "MALFORMED_FUNCTION_CALL", "content": {}}]}
+    with pytest.raises(InvalidResponse, match="MALFORMED_FUNCTION_CALL"):
+        _provider("google.m").to_reply(body)

@@ -6,24 +6,16 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jsonschema_rs
 
-from beam_batch.agents.cards.fields import (
-    IGNORED,
-    LISTS,
-    OTHER_NAMES,
-    REFUSED,
-    REQUIRED,
-    Schema,
-    mapping,
-    schema_of,
-    types_with,
-)
+from beam_batch.agents.cards.fields import LISTS, TYPES, Schema, mapping, types_with
 from beam_batch.agents.cards.files import CardText, has_front_matter
+from beam_batch.agents.cards.foreign import IGNORED, OTHER_NAMES, REFUSED
 from beam_batch.agents.cards.variables import UnsetVariable, expand, names_environment
 from beam_batch.errors import OptionsError
+from beam_batch.options.agents import AGENT
 
 Where = tuple[str | int, ...]
 
@@ -37,7 +29,7 @@ class Card:
     """One card.
 
     Attributes:
-        fields: its YAML; once `check`ed, of the types that `card_fields` says.
+        fields: its YAML; once `check`ed, of the types that `fields` says.
         body: what stands below the front matter.
         trusted: whether it may name what is on this machine.
         lines: of its fields, by path.
@@ -52,7 +44,7 @@ class Card:
     fields: dict[str, Any]
     body: str
     lines: Mapping[Where, int]
-    type: str = "agent"
+    type: str = AGENT
     notes: list[str] = field(default_factory=list)
 
     def error(self, message: str, *path: str | int) -> OptionsError:
@@ -135,16 +127,19 @@ def check(card: Card, env: Mapping[str, str]) -> None:
     if isinstance(fields.get("request_params"), dict):
         params = fields["request_params"].items()
         fields["request_params"] = {OTHER_NAMES.get(name, name): value for name, value in params}
-    for name in ("min_rating", "match_strategy", "plan_type"):
-        if isinstance(fields.get(name), str):
-            fields[name] = fields[name].upper() if name == "min_rating" else fields[name].lower()
-    card.fields = fields
-    known = schema_of(card.type)
+    known = TYPES[card.type].fields
+    card.fields = fields = {name: _cased(known[name], fields[name]) for name in fields}
     lists = {name: LISTS[name] for name in LISTS if isinstance(fields.get(name), list)}
     check_value(card, fields, mapping("fields", **(known | lists)), ())
-    for name in REQUIRED[card.type]:
-        if name not in fields:
+    for name in TYPES[card.type].members:
+        if name not in fields and card.type != AGENT:
             raise card.error(f"type {card.type} needs {name}.")
+
+
+def _cased(schema: Schema, value: Any) -> Any:
+    """Write a word out of some as its field does."""
+    words = {str(word).lower(): word for word in schema.get("enum", ())}
+    return words.get(value.lower(), value) if isinstance(value, str) else value
 
 
 def _variables_of(found: dict[str, Any]) -> list[Any]:
@@ -156,21 +151,21 @@ def _variables_of(found: dict[str, Any]) -> list[Any]:
 
 
 def _type_of(card: Card) -> str:
-    given = card.fields.get("type", "agent")
+    given = card.fields.get("type", AGENT)
     kind = str(given).lower().replace("-", "_")
     if kind == "smart":
         card.note("type smart is an old word for agent.")
-        return "agent"
+        return AGENT
     if kind == "a2a":
         raise card.error(f"type a2a: {REFUSED['url']}.", "type")
-    if not isinstance(given, str) or kind not in REQUIRED:
-        raise card.error(f"type wants one of {', '.join(REQUIRED)}; got {given!r}.", "type")
+    if not isinstance(given, str) or kind not in TYPES:
+        raise card.error(f"type wants one of {', '.join(TYPES)}; got {given!r}.", "type")
     return kind
 
 
 def _check_names(card: Card) -> None:
     """Refuse unknown fields, each with what may help."""
-    known = schema_of(card.type)
+    known = TYPES[card.type].fields
     for name in card.fields:
         if name in known:
             continue
@@ -195,8 +190,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else "."
 
 
-def check_value(card: Card, value: Any, schema: Schema, at: Where) -> None:
-    """Check a value that stands at a path of a card.
+class Source(Protocol):
+    """Where values come from: a card, or a file of servers."""
+
+    def error(self, message: str, *path: str | int) -> OptionsError:
+        """Return an error that says where it is."""
+
+
+def check_value(source: Source, value: Any, schema: Schema, at: Where) -> None:
+    """Check a value that stands at a path of a card or file.
 
     Raises:
         OptionsError: it does not satisfy the schema.
@@ -212,14 +214,14 @@ def check_value(card: Card, value: Any, schema: Schema, at: Where) -> None:
         name = sorted(kind.unexpected)[0]
         full = f"{where}.{name}" if where else name
         if full in REFUSED:
-            raise card.error(f"{full} is not taken: {REFUSED[full]}.", *path, name)
+            raise source.error(f"{full} is not taken: {REFUSED[full]}.", *path, name)
         close = nearest(name, found["properties"])
-        raise card.error(f"unknown field {full}{close}", *path, name)
+        raise source.error(f"unknown field {full}{close}", *path, name)
     if kind.name == "required":
-        raise card.error(f"{where} needs {kind.property}.", *path)
+        raise source.error(f"{where} needs {kind.property}.", *path)
     seen = repr(error.instance)
     seen = seen if len(seen) <= 60 else seen[:57] + "..."
-    raise card.error(f"{where} wants {found['description']}; got {seen}.", *path)
+    raise source.error(f"{where} wants {found['description']}; got {seen}.", *path)
 
 
 def _schema_at(schema: Schema, path: Iterable[str | int]) -> Schema:

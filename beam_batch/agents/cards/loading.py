@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from beam_batch.agents.cards.checks import Card, check, parse_card
-from beam_batch.agents.cards.fields import DEFAULTS, LOOP, MODEL_OPTIONS
+from beam_batch.agents.cards.fields import LOOP, MODEL_OPTIONS, TYPES, settings_of
 from beam_batch.agents.cards.files import read_cards, shown
 from beam_batch.agents.cards.members import by_name, check_members, reachable, select
 from beam_batch.agents.cards.servers import McpConfig, servers_of
 from beam_batch.agents.cards.tools import check_shell, functions_of, roots_of, skills_of
 from beam_batch.agents.cards.variables import fill, placeholders
+from beam_batch.agents.tools.names import NAME_RULE, is_usable, without_spaces
 from beam_batch.errors import OptionsError
 from beam_batch.options import DEFAULT_INSTRUCTION
 from beam_batch.options.agents import AGENT, AgentSpec, CrewSpec, LoopSpec
 from beam_batch.providers import PROVIDERS
-
-_MEMBERS = {
-    "agent": ("agents",),
-    "chain": ("sequence",),
-    "parallel": ("fan_out",),
-    "router": ("agents",),
-    "evaluator_optimizer": ("generator", "evaluator"),
-    "orchestrator": ("agents",),
-    "iterative_planner": ("agents",),
-    "maker": ("worker",),
-}
-"""Fields that name the members of a type, in the order of AgentSpec.agents."""
-_SETTINGS = (
-    "cumulative", "fan_in", "include_request", "min_rating", "max_refinements",
-    "refinement_instruction", "plan_iterations", "k", "max_samples", "match_strategy",
-    "red_flag_max_length",
-)  # fmt: skip
-_LOOP_NAMES = {"parallel_tool_calls": "parallel_tools"}
 
 
 class LoadedCard(NamedTuple):
@@ -53,6 +34,13 @@ class LoadedCard(NamedTuple):
     notes: tuple[str, ...]
 
 
+class LoadedCrew(NamedTuple):
+    """The agents of a run, and what a user should know though nothing is wrong."""
+
+    crew: CrewSpec
+    notes: tuple[str, ...]
+
+
 def load_crew(
     cards: Sequence[str],
     *,
@@ -61,10 +49,8 @@ def load_crew(
     trust: bool,
     mcp_config: str | None,
     env: Mapping[str, str],
-) -> CrewSpec:
+) -> LoadedCrew:
     """Read cards, and choose the agent that answers rows.
-
-    Notes go to stderr.
 
     Raises:
         OptionsError: a card is wrong, a variable has no value, or the choice is unclear.
@@ -83,9 +69,7 @@ def load_crew(
     wanted = {name for card in used for name in (*card.asks, *card.variables)}
     notes = [note for card in used for note in card.notes]
     notes += [f"variable {name} is used by no card." for name in variables if name not in wanted]
-    for note in notes:
-        print(f"batch: {note}", file=sys.stderr, flush=True)
-    return crew
+    return LoadedCrew(crew, tuple(notes))
 
 
 def _check_values(card: LoadedCard) -> None:
@@ -167,11 +151,9 @@ def _kind(card: Card) -> str:
 
 
 def _name(card: Card) -> str:
-    name = str(card.fields.get("name", card.stem)).strip().replace(" ", "_")
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
-        raise card.error(
-            f"name {name!r}: it may have letters, digits, _ and -, 64 at most.", "name"
-        )
+    name = without_spaces(str(card.fields.get("name", card.stem)))
+    if not is_usable(name):
+        raise card.error(f"name {name!r}: it {NAME_RULE}.", "name")
     return name
 
 
@@ -200,7 +182,7 @@ def _declared(card: Card) -> dict[str, str | None]:
 def _limits(card: Card) -> dict[str, Any]:
     """Sort request_params into limits of the loop and options of the model."""
     given = card.fields.get("request_params", {})
-    loop = {_LOOP_NAMES.get(name, name): given[name] for name in LOOP if name in given}
+    loop = {name: given[name] for name in LOOP if name in given}
     params = {name: _param(card, name, given[name]) for name in given if name in MODEL_OPTIONS}
     return {"loop": LoopSpec(**loop), "params": params}
 
@@ -221,20 +203,21 @@ def _param(card: Card, name: str, value: Any) -> Any:
 
 def _members(card: Card) -> tuple[str, ...]:
     found: list[str] = []
-    for field in _MEMBERS[card.type]:
+    for field in TYPES[card.type].members:
         value = card.fields.get(field, [])
         found += [value] if isinstance(value, str) else value
-    return tuple(name.strip().replace(" ", "_") for name in found)
+    return tuple(map(without_spaces, found))
 
 
 def _settings(card: Card, variables: Mapping[str, str]) -> dict[str, Any]:
     """Collect what a workflow is set to, defaults included."""
-    given = {name: card.fields[name] for name in _SETTINGS if name in card.fields}
+    known = TYPES[card.type].settings
+    given = {name: card.fields[name] for name in known if name in card.fields}
     if "fan_in" in given:
-        given["fan_in"] = given["fan_in"].strip().replace(" ", "_")
+        given["fan_in"] = without_spaces(given["fan_in"])
     if "refinement_instruction" in given:
         given["refinement_instruction"] = fill(given["refinement_instruction"], variables)
-    settings = DEFAULTS.get(card.type, {}) | given
+    settings = settings_of(card.type) | given
     if settings.get("max_samples", 0) < settings.get("k", 0):
         raise card.error(
             f"max_samples {settings['max_samples']} is less than k {settings['k']}; no vote could "

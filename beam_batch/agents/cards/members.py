@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from beam_batch.agents.cards.checks import nearest
+from beam_batch.agents.cards.fields import TYPES
 from beam_batch.errors import OptionsError
-from beam_batch.options.agents import AGENT, AgentSpec, CrewSpec
+from beam_batch.options.agents import AgentSpec
 
 Agents = Mapping[str, AgentSpec]
-
-THINKERS = (AGENT, "router", "orchestrator", "iterative_planner")
-"""Types that call a model themselves; the others only call their members."""
 
 
 def members(agent: AgentSpec) -> tuple[str, ...]:
@@ -108,24 +106,8 @@ def reachable(agents: Agents, selected: str) -> dict[str, AgentSpec]:
     return found
 
 
-def model_for(crew: CrewSpec, given: str | None, otherwise: str | None = None) -> str | None:
-    """Return the model of a run beside what its cards say: the one given, or None.
-
-    `otherwise` is for agents whose cards name none, where nothing is given.
-
-    Raises:
-        OptionsError: there is none, and an agent needs it.
-    """
-    if given or crew.agents[crew.selected].model:
-        return given
-    without = [
-        agent.name
-        for agent in crew.agents.values()
-        if agent.type in THINKERS and agent.model is None
-    ]
-    if without and not otherwise:
-        verb = "names" if len(without) == 1 else "name"
-        raise OptionsError(
-            f"--model is needed: {' and '.join(without)} {verb} no model in the card."
-        )
-    return otherwise if without else None
+def needs_model(agent: AgentSpec, has_schema: bool) -> bool:
+    """Whether an agent asks a model itself, where results may have to satisfy a schema."""
+    if agent.type == "parallel":
+        return has_schema and "fan_in" not in agent.settings
+    return TYPES[agent.type].thinks

@@ -15,6 +15,7 @@ from beam_batch.agents.cards.addresses import is_public
 from beam_batch.agents.cards.checks import Card, check_value, nearest
 from beam_batch.agents.cards.fields import SERVER
 from beam_batch.agents.cards.variables import UnsetVariable, expand
+from beam_batch.agents.tools.names import NAME_RULE, is_usable
 from beam_batch.errors import InvalidJSON, OptionsError
 from beam_batch.options.agents import ServerSpec
 from beam_batch.redaction import names_secret
@@ -41,8 +42,12 @@ class McpConfig:
         if servers is None and isinstance(nested, dict):
             servers = nested.get("servers")
         if not isinstance(servers, dict):
-            raise OptionsError(f"--mcp-config {path}: it has no mapping mcpServers.")
+            raise self.error("it has no mapping mcpServers.")
         self._servers, self._env = servers, env
+
+    def error(self, message: str, *path: str | int) -> OptionsError:
+        """Return an error that says where it is; the message names the field."""
+        return OptionsError(f"--mcp-config {self.path}: {message}")
 
     def fields(self, name: str) -> dict[str, Any]:
         """Return the fields of one server as a card would write them.
@@ -50,14 +55,13 @@ class McpConfig:
         Raises:
             OptionsError: it is not there, or switched off.
         """
-        where = f"--mcp-config {self.path}"
         if name not in self._servers:
-            raise OptionsError(f"{where}: it lists no server {name}{nearest(name, self._servers)}")
+            raise self.error(f"it lists no server {name}{nearest(name, self._servers)}")
         found = self._servers[name]
         if not isinstance(found, dict):
-            raise OptionsError(f"{where}: {name} wants a mapping; got {found!r}.")
+            raise self.error(f"{name} wants a mapping; got {found!r}.")
         if found.get("disabled") is True:
-            raise OptionsError(f"{where}: {name} is disabled.")
+            raise self.error(f"{name} is disabled.")
         fields = {key: value for key, value in found.items() if key not in _OF_EDITORS}
         transport = str(fields.pop("type", fields.pop("transport", ""))).lower()
         if transport:
@@ -71,17 +75,16 @@ class McpConfig:
             return [self._expanded(server, key, item) for item in value]
         if not isinstance(value, str):
             return value
-        where = f"--mcp-config {self.path}: {server}.{key}"
         foreign = _FOREIGN.search(value)
         if foreign:
-            raise OptionsError(f"{where}: write ${{{foreign[2]}}} for {foreign[0]}.")
+            raise self.error(f"{server}.{key}: write ${{{foreign[2]}}} for {foreign[0]}.")
         value = _SHELL_DEFAULT.sub(r"${\1:", value)
         if key != "cwd":
             return value
         try:
             return expand(value, self._env)
         except UnsetVariable as unset:
-            raise OptionsError(f"{where} names ${{{unset}}}, which is not set.") from None
+            raise self.error(f"{server}.{key} names ${{{unset}}}, which is not set.") from None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -143,8 +146,7 @@ def _named(card: Card, config: McpConfig | None) -> list[_Named]:
                     "servers", place,
                 )  # fmt: skip
             fields = config.fields(name)
-            of_config = Card(str(config.path), "", Path(), False, True, {}, "", {})
-            check_value(of_config, fields, SERVER, (name,))
+            check_value(config, fields, SERVER, (name,))
             found.append((name, fields, config.path.absolute().parent, ("servers", place)))
     else:
         for name, fields in servers.items():
@@ -194,10 +196,8 @@ def _name_of(fields: dict[str, Any]) -> str:
 def _server(
     card: Card, name: str, fields: dict[str, Any], folder: Path, at: tuple[str | int, ...]
 ) -> ServerSpec:
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
-        raise card.error(
-            f"server {name!r}: its name may have letters, digits, _ and -, 64 at most.", *at
-        )
+    if not is_usable(name):
+        raise card.error(f"server {name!r}: its name {NAME_RULE}.", *at)
     command, url = fields.get("command", ""), fields.get("url", "")
     if bool(command) == bool(url):
         raise card.error(f"server {name} needs either a command or a url.", *at)

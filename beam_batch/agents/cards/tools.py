@@ -85,7 +85,7 @@ def skills_of(card: Card) -> tuple[str, ...]:
         try:
             load_skills(found)
         except OptionsError as error:
-            raise card.error(str(error).removeprefix("card: "), "skills") from None
+            raise card.error(str(error), "skills") from None
     return found
 
 

@@ -40,7 +40,7 @@ def load_skills(folders: Iterable[str]) -> list[Skill]:
             known = skills.setdefault(skill.name, skill)
             if known.folder != skill.folder:
                 raise OptionsError(
-                    f"card: skills {known.folder} and {skill.folder} share the name {skill.name!r}."
+                    f"skills {known.folder} and {skill.folder} share the name {skill.name!r}."
                 )
     return list(skills.values())
 
@@ -105,14 +105,14 @@ def _skill_folders(folder: Path) -> list[Path]:
         return [folder]
     found = sorted(path.parent for path in folder.glob(f"*/{BODY}"))
     if not found:
-        raise OptionsError(f"card: skills: there is no {BODY} in {folder}, nor one folder below.")
+        raise OptionsError(f"skills: there is no {BODY} in {folder}, nor one folder below.")
     return found
 
 
 def _load(folder: Path) -> Skill:
     from beam_batch.agents.documents import BadYaml, read_yaml  # PyYAML is an extra
 
-    where = f"card: skill {folder / BODY}"
+    where = f"skill {folder / BODY}"
     try:
         text = (folder / BODY).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -28,18 +28,10 @@ _TYPES: dict[str, Callable[[Team], Member]] = {
 
 
 def make_workflow(spec: AgentSpec, members: Mapping[str, Member], own: Member) -> Member:
-    """Make the workflow of a card.
+    """Make the workflow of a checked card.
 
     Args:
-        members: by name: those of `spec.agents`, and fan_in.
+        members: by name, all that the card names.
         own: a plain agent of the card's own instruction and model, for the workflow's own calls.
-
-    Raises:
-        OptionsError: there are too few or too many members, or a setting makes no sense.
     """
-    team = make_team(spec, members, own)
-    if spec.type not in _TYPES:
-        raise team.error(f"is no workflow; there are {', '.join(_TYPES)}.")
-    if spec.type == "orchestrator" and spec.settings.get("plan_type") == "iterative":
-        return IterativePlanner(team)
-    return _TYPES[spec.type](team)
+    return _TYPES[spec.type](make_team(spec, members, own))

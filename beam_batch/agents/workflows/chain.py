@@ -20,7 +20,7 @@ class Chain:
     def __init__(self, team: Team) -> None:
         self.spec = team.spec
         self._members = team.members
-        self._cumulative = bool(team.setting("cumulative", False))
+        self._cumulative = team.spec.settings["cumulative"]
 
     async def ask(self, message: Content, run: RowRun, schema: SchemaSpec | None = None) -> Any:
         """Pass the message through the chain; the last member's answer is held to the schema."""

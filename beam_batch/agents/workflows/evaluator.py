@@ -8,10 +8,8 @@ from beam_batch.agents.tools.base import RowRun
 from beam_batch.agents.workflows.team import Team
 from beam_batch.agents.workflows.texts import TEXT, as_text, block, joined, schema_of
 from beam_batch.options import SchemaSpec
+from beam_batch.options.agents import RATINGS
 from beam_batch.records import Content
-
-RATINGS = ("POOR", "FAIR", "GOOD", "EXCELLENT")
-"""From the worst to the best."""
 
 _VERDICT = schema_of("verdict", feedback=TEXT, rating={"type": "string", "enum": [*RATINGS]})
 _JUDGE = (
@@ -35,9 +33,10 @@ class EvaluatorOptimizer:
     def __init__(self, team: Team) -> None:
         self.spec = team.spec
         self._generator, self._evaluator = team.members
-        self._enough = RATINGS.index(team.one_of("min_rating", RATINGS, "GOOD"))
-        self._most = team.number("max_refinements", 3, 0)
-        self._instruction = str(team.setting("refinement_instruction", ""))
+        settings = team.spec.settings
+        self._enough = RATINGS.index(settings["min_rating"])
+        self._most = settings["max_refinements"]
+        self._instruction = settings.get("refinement_instruction", "")
 
     async def ask(self, message: Content, run: RowRun, schema: SchemaSpec | None = None) -> Any:
         """Have an answer made, to the schema, and made better as long as it has to be."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from beam_batch.agents.member import together
 from beam_batch.agents.tools.base import RowRun
-from beam_batch.agents.workflows.matching import STRATEGIES, matcher
+from beam_batch.agents.workflows.matching import matcher
 from beam_batch.agents.workflows.team import Team
 from beam_batch.agents.workflows.texts import as_text
 from beam_batch.errors import ReplyError, WorkflowFailed
@@ -77,12 +77,11 @@ class Maker:
     def __init__(self, team: Team) -> None:
         self.spec = team.spec
         (self._worker,) = team.members
-        self._ahead = team.number("k", 3, 1)
-        self._most = team.number("max_samples", 50, 1)
-        self._strategy = team.one_of("match_strategy", STRATEGIES, "exact")
-        self._longest = team.setting("red_flag_max_length", None)
-        if self._most < self._ahead:
-            raise team.error(f"can never be ahead by k={self._ahead} in {self._most} samples.")
+        settings = team.spec.settings
+        self._ahead = settings["k"]
+        self._most = settings["max_samples"]
+        self._strategy = settings["match_strategy"]
+        self._longest = settings.get("red_flag_max_length")
 
     async def ask(self, message: Content, run: RowRun, schema: SchemaSpec | None = None) -> Any:
         """Return the answer that won.

@@ -12,7 +12,6 @@ from beam_batch import jsonio
 from beam_batch.errors import InvalidJSON
 from beam_batch.prompts.repair import repaired
 
-STRATEGIES = ("exact", "normalized", "structured")
 _EDGES = ".,;:!?…'\"`´‘’‚“”„«»‹›()[]{}*_"
 _LEADING = re.compile(rf"^(?:(?![.,][0-9])[{re.escape(_EDGES)}])+")
 

@@ -19,10 +19,8 @@ from beam_batch.agents.workflows.texts import (
     schema_of,
 )
 from beam_batch.options import SchemaSpec
+from beam_batch.options.agents import MOST_ROUNDS
 from beam_batch.records import Content
-
-MOST_ROUNDS = 20
-"""Times a plan is made where the card sets no limit."""
 
 _ROLES = (
     "You direct agents that work towards an objective. An agent sees the objective, what was "
@@ -111,11 +109,11 @@ class _Work:
 class _Planner:
     """What both kinds of planning have in common; the own model concludes, to the schema."""
 
-    def __init__(self, team: Team, most: int) -> None:
+    def __init__(self, team: Team) -> None:
         self.spec = team.spec
         self._members = {member.spec.name: member for member in team.members}
         self._own = team.own
-        rounds = team.number("plan_iterations", most, -1)
+        rounds = team.spec.settings["plan_iterations"]
         self._most = rounds if rounds > 0 else MOST_ROUNDS
         self._roster = roster(team.members)
         task = closed(agent=name_of(team.members), task=TEXT)
@@ -144,7 +142,7 @@ class Orchestrator(_Planner):
     """Makes a whole plan, has it carried out, and goes on while the objective is not met."""
 
     def __init__(self, team: Team) -> None:
-        super().__init__(team, 5)
+        super().__init__(team)
         step = closed(description=TEXT, tasks=self._tasks | {"minItems": 1})
         steps = {"type": "array", "items": step}
         self._plan = schema_of("plan", steps=steps | {"minItems": 1})
@@ -170,7 +168,7 @@ class IterativePlanner(_Planner):
     """
 
     def __init__(self, team: Team) -> None:
-        super().__init__(team, 5 if team.spec.type == "orchestrator" else MOST_ROUNDS)
+        super().__init__(team)
         self._next = schema_of("next_step", is_complete=FLAG, description=TEXT, tasks=self._tasks)
 
     async def _pursue(self, work: _Work) -> bool:

@@ -27,7 +27,7 @@ class Parallel:
         self._members = team.members
         self._fan_in = team.fan_in
         self._own = team.own
-        self._includes_request = bool(team.setting("include_request", True))
+        self._includes_request = team.spec.settings["include_request"]
 
     async def ask(self, message: Content, run: RowRun, schema: SchemaSpec | None = None) -> Any:
         """Ask all, then have their answers brought together, to the schema."""
