@@ -44,6 +44,7 @@ def here(tmp_path: Path) -> Path:
     write_jsonl(tmp_path / "rows.jsonl", [{"a": 1}])
     return tmp_path
 
+
 ECHO = ModelSpec(text="echo", provider="echo", model="echo")
 
 
