@@ -82,6 +82,7 @@ portable: .venv/ready-test $(PRISM)
 
 docs: .venv/ready-test
 	$(BIN)/python -m beam_batch.providers.listing > docs/providers.md
+	$(BIN)/python -m beam_batch.agents.cards.listing > docs/cards.md
 
 bench: .venv/ready-test
 	$(BIN)/python -m benchmarks.run

@@ -16,6 +16,24 @@ _AUTHORIZATION = re.compile(
     r"[^\s\"'\\,;]+"
 )
 _SCHEME = re.compile(r"(?i)^(?:basic|bearer|digest|token|apikey)\s+")
+_SECRET_NAME = re.compile(
+    r"""(?ix)
+    (^|[_-]) (authorization|cookie|pass|pat|pw)$
+    | [_-]pwd$  # PWD itself is a folder
+    | (token|secret|password|passwd|passphrase|(db|pg|sql)pass)$
+    | (^|[_-]|api|access|secret|private) (?<!public.)(?<!primary.)(?<!foreign.)(?<!partition.)
+      (?<!sort.)(?<!cache.) key$
+    """
+)
+
+
+def names_secret(name: str) -> bool:
+    """Whether what stands under the name of a variable or a header is a secret, by convention.
+
+    >>> [names_secret(name) for name in ("AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "PWD", "SORT_KEY")]
+    [True, True, False, False]
+    """
+    return bool(_SECRET_NAME.search(name))
 
 
 def secret_of(key: str | None) -> str | None:

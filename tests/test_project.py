@@ -158,6 +158,12 @@ def test_the_page_of_providers_is_what_the_code_says() -> None:
     assert (ROOT / "docs" / "providers.md").read_text() == markdown(), "run make docs"
 
 
+def test_the_page_of_cards_is_what_the_code_says() -> None:
+    from beam_batch.agents.cards.listing import markdown
+
+    assert (ROOT / "docs" / "cards.md").read_text() == markdown(), "run make docs"
+
+
 def test_every_model_option_is_in_the_readme() -> None:
     from beam_batch.providers import PROVIDERS
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,40 @@ def test_servers_that_are_not_whole_are_refused(server: str, tmp_path: Path) -> 
     with pytest.raises(OptionsError) as caught:
         _servers(tmp_path, f"servers:\n  {server}\n")
     assert str(caught.value) == f"card {tmp_path}/card.yaml:2: {MISTAKES[server]}"
+
+
+SECRET_NAMES = (
+    "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "GITHUB_PAT", "DB_PASS", "MYSQL_PWD", "OPENAI_KEY",
+    "APIKEY", "api-key", "KEY", "HF_TOKEN", "ACCESSTOKEN", "CLIENT_SECRET", "SSH_PASSPHRASE",
+    "DBPASS", "PRIVATEKEY",
+)  # fmt: skip
+PLAIN_NAMES = (
+    "PATH", "PWD", "OLDPWD", "MAX_TOKENS", "TOKENIZERS_PARALLELISM", "PASSWORD_FILE", "PUBLIC_KEY",
+    "PARTITION_KEY", "SPAT", "COMPASS", "MONKEY", "GOOGLE_APPLICATION_CREDENTIALS",
+    "AWS_ACCESS_KEY_ID",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*SECRET_NAMES, *PLAIN_NAMES])
+def test_a_secret_is_known_by_its_name_and_not_written_out(name: str, tmp_path: Path) -> None:
+    fields = f"servers: {{t: {{command: x, env: {{{name}: {{}}}}}}}}"
+    (named,) = _servers(tmp_path, fields.replace("{}", "'${V:some-value}'"))
+    assert resolve(named, {}).secrets == ({"some-value"} if name in SECRET_NAMES else set())
+    assert resolve(named, {"V": "other-value"}).secrets == {"other-value"}
+    literal = fields.replace("{}", "some-value")
+    if name in PLAIN_NAMES:
+        assert _servers(tmp_path, literal)[0].env == {name: "some-value"}
+        return
+    with pytest.raises(OptionsError, match=f"env {name} is a secret; write"):
+        _servers(tmp_path, literal)
+
+
+def test_a_secret_that_a_spec_writes_out_is_redacted() -> None:
+    spec = ServerSpec(name="t", url="http://h", headers={"X-Api-Key": "k-1234567"})
+    spec = dataclasses.replace(spec, env={"DB_PASS": "hunter2hunter2", "ZONE": "Europe"})
+    target = resolve(spec, {})
+    assert target.secrets == {"k-1234567", "hunter2hunter2"}
+    assert target.redact("hunter2hunter2 in Europe, k-1234567") == "*** in Europe, ***"
 
 
 OTHER_MISTAKES = {

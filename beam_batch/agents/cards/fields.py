@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from beam_batch.options.agents import AGENT, MOST_ROUNDS, RATINGS, SESSIONS, STRATEGIES, LoopSpec
+from beam_batch.options.agents import (
+    AGENT,
+    MOST_ROUNDS,
+    RATINGS,
+    SESSIONS,
+    STRATEGIES,
+    LoopSpec,
+    ServerSpec,
+)
 from beam_batch.providers import PROVIDERS
 
 Schema = dict[str, Any]
@@ -68,6 +76,7 @@ PARAMS = mapping(
     tool_result_mode=choice("postprocess"),
 )
 
+_SERVER = ServerSpec(name="")
 SESSION = {
     "headers": means(TEXT_BY_NAME, "of every request to a URL"),
     "env": means(TEXT_BY_NAME, "what a command sees beside PATH and HOME"),
@@ -76,10 +85,12 @@ SESSION = {
         choice("stdio", "sse", "http"), "how they speak: stdio is for commands, the others for URLs"
     ),
     "session": means(
-        choice(*SESSIONS), "one for all rows of a worker, or one for each row", default="shared"
+        choice(*SESSIONS),
+        "one for all rows of a worker, or one for each row",
+        default=_SERVER.session,
     ),
-    "timeout": means(SECONDS, "for one tool call", default=60),
-    "start_timeout": means(SECONDS, "for its start", default=30),
+    "timeout": means(SECONDS, "for one tool call", default=_SERVER.timeout),
+    "start_timeout": means(SECONDS, "for its start", default=_SERVER.start_timeout),
 }
 PLACE = {
     "command": means(NAME, "a program of this machine"),
@@ -100,7 +111,7 @@ VARIABLE = mapping(
 ) | {"required": ["name"]}  # fmt: skip
 
 COMMON = {
-    "type": means(NAME, "an agent, or a workflow of agents", default=AGENT),
+    "type": means(NAME, "agent, or one of the workflows below", default=AGENT),
     "name": means(NAME, "what others call it; without one, the name of the file"),
     "description": means(TEXT, "what it is for; agents that may choose or ask it read that"),
     "instruction": means(TEXT, "what it is to do; in Markdown, what stands below the fields"),

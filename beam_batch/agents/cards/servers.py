@@ -18,8 +18,8 @@ from beam_batch.agents.cards.variables import UnsetVariable, expand
 from beam_batch.agents.tools.names import NAME_RULE, is_usable
 from beam_batch.errors import InvalidJSON, OptionsError
 from beam_batch.options.agents import ServerSpec
+from beam_batch.redaction import names_secret
 
-_SECRET = re.compile(r"(^|[_-])(authorization|cookie|token|secret|password|api[_-]?key)$", re.I)
 _OTHER_TRANSPORTS = {"streamable-http": "http", "streamable_http": "http", "streamablehttp": "http"}
 _OF_EDITORS = ("description", "disabled", "autoApprove", "alwaysAllow", "gallery")
 """What editors keep in their lists of servers, and nobody needs here."""
@@ -237,7 +237,7 @@ def _check_address(
         raise card.error(f"server {name}: its url must not hold a user name or password.", *at)
     for kind in ("headers", "env"):
         for key, value in fields.get(kind, {}).items():
-            if _SECRET.search(key) and value and "${" not in value:
+            if names_secret(key) and value and "${" not in value:
                 raise card.error(
                     f"server {name}: {kind} {key} is a secret; write ${{NAME}}, which is taken "
                     "from the worker's environment.",

@@ -9,7 +9,7 @@ from beam_batch.agents.cards.variables import UnsetVariable, expand
 from beam_batch.agents.tools.processes import base_environment
 from beam_batch.errors import OptionsError
 from beam_batch.options.agents import ServerSpec
-from beam_batch.redaction import redactor
+from beam_batch.redaction import names_secret, redactor
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Target:
     """A server as it is started: with values that may be secrets, so it is never shown.
 
     Attributes:
-        secrets: what came from the environment; of longer texts also each line.
+        secrets: what came from the environment, or stands under the name of a secret; of longer
+            texts also each line.
         redact: takes them out of a text.
     """
 
@@ -38,19 +39,24 @@ def resolve(spec: ServerSpec, env: Mapping[str, str]) -> Target:
     """
     found: set[str] = set()
 
-    def filled(text: str) -> str:
+    def filled(text: str, name: str = "") -> str:
+        own: set[str] = set()
         try:
-            return expand(text, env, found.add)
+            value = expand(text, env, own.add)
         except UnsetVariable as unset:
             raise OptionsError(
                 f"MCP server {spec.name!r} needs the environment variable {unset}, which is not "
                 "set."
             ) from None
+        if names_secret(name) and not own:  # written out, or the default of a variable
+            own.add(value)
+        found.update(own)
+        return value
 
-    own = {name: filled(value) for name, value in spec.env.items()}
+    own = {name: filled(value, name) for name, value in spec.env.items()}
     command = (filled(spec.command), *map(filled, spec.args)) if spec.command else ()
     url = filled(spec.url)
-    headers = {name: filled(value) for name, value in spec.headers.items()}
+    headers = {name: filled(value, name) for name, value in spec.headers.items()}
     secrets = frozenset(line for value in found for line in (value, *value.splitlines()))
     return Target(
         spec=spec,
