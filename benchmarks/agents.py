@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.run import Cost, make_rows, server
 
 ROWS = 20_000
-PEER_ROWS = 3_000
+PEER_ROWS = 1_000
 PARALLEL = 32
 ROUNDS = 3
 REFERENCE = "20 to 30"
