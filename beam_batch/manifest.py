@@ -16,7 +16,7 @@ from beam_batch.inputs.plan import Plan, read_ids
 from beam_batch.inputs.resolve import STDIN, Origin
 from beam_batch.inputs.scanning import Read
 from beam_batch.options import ModelSpec, RunSpec
-from beam_batch.providers import PROVIDERS
+from beam_batch.providers import deciding_options
 from beam_batch.records import Source, Split
 
 
@@ -53,11 +53,7 @@ def fingerprint(spec: RunSpec, input_digest: str, output: str) -> dict[str, Any]
 
 def _model(model: ModelSpec) -> str:
     """Write a model with the options that change its answers."""
-    known = PROVIDERS[model.provider].options
-    options = {
-        name: value for name, value in sorted(model.options.items()) if known[name].changes_answers
-    }
-    return f"{model.provider}.{model.model} {jsonio.dumps(options).decode()}"
+    return f"{model.name} {jsonio.dumps(deciding_options(model)).decode()}"
 
 
 def refuse_changes(old: dict[str, Any], new: dict[str, Any], overwrite: bool) -> bool:

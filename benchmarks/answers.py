@@ -66,8 +66,10 @@ _RESPONSE = {
     ],
     "usage": {"input_tokens": 60, "output_tokens": 12, "total_tokens": 72},
 }
-CHAT = (
-    _whole(
+
+
+def _completion(message: dict[str, Any], finish_reason: str) -> bytes:
+    return _whole(
         {
             "id": "chatcmpl-benchmark",
             "object": "chat.completion",
@@ -76,43 +78,23 @@ CHAT = (
             "choices": [
                 {
                     "index": 0,
-                    "message": {"role": "assistant", "content": TEXT},
-                    "finish_reason": "stop",
+                    "message": {"role": "assistant", **message},
+                    "finish_reason": finish_reason,
                 }
             ],
             "usage": {"prompt_tokens": 60, "completion_tokens": 12, "total_tokens": 72},
         }
-    ),
-)
+    )
+
+
+_CALL = {
+    "id": "call-1",
+    "type": "function",
+    "function": {"name": "count_words", "arguments": '{"text":"a b"}'},
+}
+CHAT = (_completion({"content": TEXT}, "stop"),)
 """Answers are tuples of what is written at once."""
-CHAT_TOOL = (
-    _whole(
-        {
-            "id": "chatcmpl-benchmark",
-            "object": "chat.completion",
-            "created": 1,
-            "model": "benchmark",
-            "choices": [
-                {
-                    "index": 0,
-                    "message": {
-                        "role": "assistant",
-                        "content": None,
-                        "tool_calls": [
-                            {
-                                "id": "call-1",
-                                "type": "function",
-                                "function": {"name": "count_words", "arguments": '{"text":"a b"}'},
-                            }
-                        ],
-                    },
-                    "finish_reason": "tool_calls",
-                }
-            ],
-            "usage": {"prompt_tokens": 60, "completion_tokens": 12, "total_tokens": 72},
-        }
-    ),
-)
+CHAT_TOOL = (_completion({"content": None, "tool_calls": [_CALL]}, "tool_calls"),)
 """The answer to a request with tools that have not been called yet."""
 RESPONSE = (_whole(_RESPONSE),)
 STREAM = _stream(_events())

@@ -190,10 +190,6 @@ class Trail:
         """Note something that telemetry reports."""
         self._extra[name] = value
 
-    def add(self, name: str, value: Any) -> None:
-        """Add to a list of what telemetry reports."""
-        self._extra.setdefault(name, []).append(value)
-
     def as_notes(self) -> dict[str, Any]:
         """Return the telemetry fields of the row."""
         notes: dict[str, Any] = {"attempts": self.attempts, "timing": self._timing()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from beam_batch.options import ModelSpec, SchemaSpec
 from beam_batch.providers.base import NO_TOOLS, Provider, Tools
@@ -19,6 +20,7 @@ __all__ = [
     "PROVIDERS",
     "add_params",
     "chosen_model",
+    "deciding_options",
     "headers",
     "make_provider",
     "needs_key",
@@ -52,6 +54,12 @@ def make_provider(model: ModelSpec, schema: SchemaSpec | None, tools: Tools = NO
     from beam_batch.providers.chat import ChatProvider
 
     return ChatProvider(model, schema, tools)
+
+
+def deciding_options(model: ModelSpec) -> dict[str, Any]:
+    """Return the options of a model under which answers are what they are, by their names."""
+    known = PROVIDERS[model.provider].options
+    return {name: v for name, v in sorted(model.options.items()) if known[name].changes_answers}
 
 
 def output_bound(model: ModelSpec) -> int | None:

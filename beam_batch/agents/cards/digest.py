@@ -10,7 +10,7 @@ from typing import Any
 from beam_batch import jsonio
 from beam_batch.options import ModelSpec
 from beam_batch.options.agents import AgentSpec, CrewSpec, FunctionSpec, ServerSpec
-from beam_batch.providers import PROVIDERS
+from beam_batch.providers import deciding_options
 
 
 def digest_of(crew: CrewSpec) -> str:
@@ -45,9 +45,7 @@ def _of_agent(agent: AgentSpec) -> dict[str, Any]:
 
 
 def _of_model(model: ModelSpec) -> list[Any]:
-    known = PROVIDERS[model.provider].options
-    options = {name: v for name, v in model.options.items() if known[name].changes_answers}
-    return [model.provider, model.model, sorted(options.items())]
+    return [model.provider, model.model, list(deciding_options(model).items())]
 
 
 def _of_server(server: ServerSpec) -> list[Any]:
