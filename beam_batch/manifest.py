@@ -11,11 +11,11 @@ from typing import Any
 from beam_batch import jsonio
 from beam_batch.agents.cards.digest import digest_of
 from beam_batch.errors import OptionsError
-from beam_batch.inputs.opening import scheme_of
 from beam_batch.inputs.plan import Plan, read_ids
 from beam_batch.inputs.resolve import STDIN, Origin
 from beam_batch.inputs.scanning import Read
 from beam_batch.options import ModelSpec, RunSpec
+from beam_batch.places.remote import scheme_of
 from beam_batch.providers import deciding_options
 from beam_batch.records import Source, Split
 

@@ -15,12 +15,13 @@ import beam_batch
 from tests.support import ROOT, environment
 
 PACKAGE = ROOT / "beam_batch"
-BASE = {"errors", "hubname", "jsonio", "options", "records", "redaction"}
+BASE = {"errors", "hubname", "jsonio", "options", "places", "records", "redaction"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "jsonio": {"errors"},
     "hubname": {"errors"},
     "records": set(),
+    "places": {"errors"},
     "redaction": set(),
     "options": {"errors"},
     "inputs": BASE,

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 from beam_batch.errors import OptionsError
-from beam_batch.inputs.opening import scheme_of
 from beam_batch.options import ModelSpec, ReuseSpec
 from beam_batch.outputs.workdir import WorkDir
+from beam_batch.places.remote import scheme_of
 from beam_batch.reuse import database
 from beam_batch.reuse.claims import Claims
 from beam_batch.reuse.kept import ReplyStore, say
