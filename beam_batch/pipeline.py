@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import apache_beam as beam
 
+from beam_batch.calling.window import LINGER
 from beam_batch.options import RunSpec
 from beam_batch.outputs.commit import CommitSpec
 from beam_batch.outputs.recording import KEPT, RecordSpec
 from beam_batch.outputs.workdir import StopFlag
 from beam_batch.prompts.template import image_fields, stable_prefix
 from beam_batch.records import Split
+from beam_batch.runners.pools import branch
 from beam_batch.transforms.call_model import CallModel
 from beam_batch.transforms.commit_outputs import CommitOutputs
+from beam_batch.transforms.fused import Fused
 from beam_batch.transforms.read_rows import ReadRows
 from beam_batch.transforms.render_prompts import RenderPrompts
 from beam_batch.transforms.select_pending import SelectPending
@@ -28,6 +32,8 @@ class Job:
 
     Attributes:
         since: session whose failures, and later ones, are final; None for this session.
+        branches: parts of the graph, each with its part of the splits, for a worker pool each.
+        fused: the graph is one step, for an engine that would break it.
     """
 
     spec: RunSpec
@@ -37,6 +43,8 @@ class Job:
     workers: int = 1
     alone: bool = False
     since: int | None = None
+    branches: int = 1
+    fused: bool = False
 
     @property
     def record(self) -> RecordSpec:
@@ -52,8 +60,37 @@ class Job:
 
 def build(pipeline: beam.Pipeline, job: Job) -> None:
     """Add the graph of a run to a pipeline. Does no I/O."""
+    if job.fused:
+        splits = pipeline | "Splits" >> beam.Create(job.splits)
+        splits | "AnswerRows" >> Fused(functools.partial(_answers, job=job), job.stop)
+        return
+    if job.branches == 1:
+        receipts = _answers(_splits(pipeline, job.splits), job)
+    else:
+        parts = [job.splits[index :: job.branches] for index in range(job.branches)]
+        receipts = [
+            pipeline | branch(index) >> AnswerSplits(part, job) for index, part in enumerate(parts)
+        ] | "OfAllPools" >> beam.Flatten()
+    receipts | "CommitOutputs" >> CommitOutputs(job.commit, job.stop)
+
+
+class AnswerSplits(beam.PTransform):
+    """Answer the rows of some splits, for a graph with several branches."""
+
+    def __init__(self, splits: tuple[Split, ...], job: Job) -> None:
+        super().__init__()
+        self._splits = splits
+        self._job = job
+
+    def expand(self, start: beam.pvalue.PBegin) -> beam.PCollection:
+        """Apply to the beginning of a pipeline."""
+        return _answers(_splits(start, self._splits), self._job)
+
+
+def _answers(splits: beam.PCollection, job: Job) -> beam.PCollection:
+    """Add the way of a row from its split to a part file; return the receipts."""
     spec, record = job.spec, job.record
-    rows, prompts = _prompts(pipeline, job)
+    rows, prompts = _prompts(splits, job)
     assert spec.model is not None
     answers = prompts.prompts | "CallModel" >> CallModel(
         spec.model,
@@ -69,18 +106,19 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
         workers=job.workers,
         alone=job.alone,
         crew=spec.crew,
+        linger=LINGER if job.fused else 0.0,
     )
     receipts = (
         rows.kept | "WriteKept" >> WriteParts(KEPT, record),
         prompts.failed | "WriteUnrenderable" >> WriteParts("unrenderable", record),
         answers.receipts,
     )
-    receipts | "Receipts" >> beam.Flatten() | "CommitOutputs" >> CommitOutputs(job.commit, job.stop)
+    return receipts | "Receipts" >> beam.Flatten()
 
 
 def build_requests(pipeline: beam.Pipeline, job: Job) -> None:
     """Add the first graph of a run through a Batch API: it ends with request files."""
-    rows, prompts = _prompts(pipeline, job)
+    rows, prompts = _prompts(_splits(pipeline, job.splits), job)
     requests = prompts.prompts | "WriteRequests" >> WriteRequests(job.spec, job.record)
     closed = (
         rows.kept | "WriteKept" >> WriteParts(KEPT, job.record),
@@ -96,15 +134,18 @@ def build_commit(pipeline: beam.Pipeline, job: Job) -> None:
     pipeline | "Settled" >> beam.Create([]) | "CommitOutputs" >> CommitOutputs(job.commit, job.stop)
 
 
-def _prompts(pipeline: beam.Pipeline, job: Job) -> tuple[beam.DoOutputsTuple, beam.DoOutputsTuple]:
+def _splits(start: beam.Pipeline, splits: tuple[Split, ...]) -> beam.PCollection:
+    """Add the splits, each to go wherever a worker is free."""
+    return start | "Splits" >> beam.Create(splits) | "Reshuffle" >> beam.Reshuffle()
+
+
+def _prompts(splits: beam.PCollection, job: Job) -> tuple[beam.DoOutputsTuple, beam.DoOutputsTuple]:
     """Add what every run begins with; return rows and prompts."""
     spec, out = job.spec, job.spec.output
     images = image_fields(spec.prompt.template)
 
     rows = (
-        pipeline
-        | "Splits" >> beam.Create(job.splits)
-        | "Reshuffle" >> beam.Reshuffle()
+        splits
         | "ReadRows" >> ReadRows(spec.source.id_field, job.stop, images, spec.prompt.group_by)
         | "SelectPending" >> SelectPending(job.commit.work, job.since or job.commit.session)
     )

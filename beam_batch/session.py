@@ -64,6 +64,8 @@ def open_session(spec: RunSpec, work: WorkDir, output: str, workers: int = 1) ->
     manifest.setdefault("run_id", new_run_id())
     work.create()
     manifest["session"] += 1
+    # A name of its own each time: this process may have seen a flag of an earlier run here.
+    manifest["stop"] = f"stop-{manifest['session']:04d}-{uuid.uuid4().hex[:8]}"
     write_atomically(work.manifest, jsonio.dumps(manifest))
     work.finished.unlink(missing_ok=True)
     work.commit.unlink(missing_ok=True)
@@ -171,8 +173,7 @@ def _session(spec: RunSpec, work: WorkDir, manifest: dict[str, Any], plan: Plan)
         keep_bytes=tuple(manifest["keep_bytes"].items()),
         traces=traces,
     )
-    # A name of its own each time: this process may have seen a flag of an earlier run here.
-    stop = StopFlag(str(work.root / f"stop-{manifest['session']:04d}-{uuid.uuid4().hex[:8]}"))
+    stop = StopFlag(str(work.root / manifest["stop"]))
     return Session(work, stop, plan, commit, manifest["fingerprint"], manifest["torn"])
 
 

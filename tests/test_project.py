@@ -37,7 +37,8 @@ LAYERS: dict[str, set[str]] = {
     "pipeline": BASE | {"transforms", "outputs", "prompts"},
     "manifest": BASE | {"agents", "inputs", "providers"},
     "progress": BASE | {"outputs"},
-    "checks": BASE | {"agents", "batches", "calling", "outputs", "prompts", "providers", "reuse"},
+    "checks": BASE
+    | {"agents", "batches", "calling", "outputs", "prompts", "providers", "reuse", "runners"},
     "preview": BASE | {"inputs", "prompts", "providers"},
     "estimate": BASE | {"inputs", "prompts", "providers", "calling", "checks", "launch", "reuse"},
     "existing": BASE | {"inputs", "outputs", "manifest"},
@@ -56,7 +57,8 @@ LAYERS: dict[str, set[str]] = {
         "signals",
     },
     "backend": BASE | {"batches", "engine", "outputs", "session"},
-    "engine": BASE | {"outputs", "pipeline", "session", "signals"},
+    "engine": BASE | {"outputs", "pipeline", "runners", "session", "signals"},
+    "runners": BASE | {"agents", "calling", "outputs"},
     "signals": {"outputs"},
     "cli": BASE
     | {
@@ -74,7 +76,7 @@ LAYERS: dict[str, set[str]] = {
     "__main__": {"cli"},
     "__init__": BASE | {"launch", "outputs", "transforms"},
 }
-BEAM_USERS = {"transforms", "pipeline", "engine"}
+BEAM_USERS = {"transforms", "pipeline", "engine", "runners"}
 
 
 def _modules() -> list[Path]:
@@ -121,7 +123,7 @@ def test_exported_names_are_these() -> None:
     assert beam_batch.__all__ == [
         "BatchError", "BatchSpec", "BudgetSpec", "CallModel", "CallSpec", "ModelSpec",
         "OptionsError", "OutputSpec", "PriceSpec", "PromptSpec", "ReadRows", "RenderPrompts",
-        "RepairSpec", "ReuseSpec", "RowError", "RunSpec", "RunStopped", "SchemaSpec",
+        "RepairSpec", "ReuseSpec", "RowError", "RunSpec", "RunStopped", "RunnerSpec", "SchemaSpec",
         "SourceSpec", "Summary", "ToJson", "TraceSpec", "run",
     ]  # fmt: skip
     for name in beam_batch.__all__:
