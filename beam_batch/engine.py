@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import importlib
 import logging
 import os
 from collections.abc import Iterator
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from beam_batch.errors import OptionsError
 from beam_batch.options import ModelSpec, RunSpec
@@ -31,8 +32,8 @@ class Engine(NamedTuple):
 
     @property
     def workers(self) -> int:
-        """Processes among which limits are divided."""
-        return self.setup.workers or 1
+        """Processes that share the splits; two, where nobody knows how many there will be."""
+        return self.setup.workers or 2
 
     def run(
         self, spec: RunSpec, session: Session, graph: str = ONLINE, since: int | None = None
@@ -54,20 +55,33 @@ class Engine(NamedTuple):
             splits=tuple(session.plan.splits),
             commit=session.commit,
             stop=session.stop,
-            workers=self.workers,
+            workers=self.setup.workers or 1,
             alone=self.name == DIRECT and self.workers == 1,
             since=since,
-            branches=len(self.setup.pools) or 1,
             fused=self.setup.fused,
         )
         with quiet(logging.CRITICAL), self.setup.open(session.work) as opened:
-            flags = [*self.setup.flags, *opened.flags]
-            options = PipelineOptions(flags=flags, allow_abbrev=False)
-            pipeline = beam.Pipeline(runner=opened.runner, options=options)
-            getattr(graphs, graph)(pipeline, job)
-            self.setup.wait(pipeline.run(), session.stop)
-        if self.setup.fused and not session.stop.is_set():
+            jobs = []
+            for part, flags in self._parts(job):
+                options = PipelineOptions(
+                    flags=[*self.setup.flags, *opened.flags, *flags], allow_abbrev=False
+                )
+                pipeline = beam.Pipeline(runner=opened.make(), options=options)
+                getattr(graphs, graph)(pipeline, part)
+                jobs.append(pipeline.run())
+            self.setup.wait(jobs, session.stop)
+        if graph == ONLINE and not session.stop.is_set():
             commit(session.commit)
+
+    def _parts(self, job: Any) -> Iterator[tuple[Any, tuple[str, ...]]]:
+        """Divide the splits among worker pools; yields each job with its flags."""
+        pools = self.setup.pools
+        if len(pools) < 2:
+            yield job, ()
+            return
+        for index, pool in enumerate(pools):
+            part = dataclasses.replace(job, splits=job.splits[index :: len(pools)], alone=False)
+            yield part, (f"--environment_config={pool}",)
 
 
 def make_engine(spec: RunSpec) -> Engine:

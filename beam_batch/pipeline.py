@@ -14,7 +14,6 @@ from beam_batch.outputs.recording import KEPT, RecordSpec
 from beam_batch.outputs.workdir import StopFlag
 from beam_batch.prompts.template import image_fields, stable_prefix
 from beam_batch.records import Split
-from beam_batch.runners.pools import branch
 from beam_batch.transforms.call_model import CallModel
 from beam_batch.transforms.commit_outputs import CommitOutputs
 from beam_batch.transforms.fused import Fused
@@ -32,7 +31,6 @@ class Job:
 
     Attributes:
         since: session whose failures, and later ones, are final; None for this session.
-        branches: parts of the graph, each with its part of the splits, for a worker pool each.
         fused: the graph is one step, for an engine that would break it.
     """
 
@@ -43,7 +41,6 @@ class Job:
     workers: int = 1
     alone: bool = False
     since: int | None = None
-    branches: int = 1
     fused: bool = False
 
     @property
@@ -64,27 +61,7 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
         splits = pipeline | "Splits" >> beam.Create(job.splits)
         splits | "AnswerRows" >> Fused(functools.partial(_answers, job=job), job.stop)
         return
-    if job.branches == 1:
-        receipts = _answers(_splits(pipeline, job.splits), job)
-    else:
-        parts = [job.splits[index :: job.branches] for index in range(job.branches)]
-        receipts = [
-            pipeline | branch(index) >> AnswerSplits(part, job) for index, part in enumerate(parts)
-        ] | "OfAllPools" >> beam.Flatten()
-    receipts | "CommitOutputs" >> CommitOutputs(job.commit, job.stop)
-
-
-class AnswerSplits(beam.PTransform):
-    """Answer the rows of some splits, for a graph with several branches."""
-
-    def __init__(self, splits: tuple[Split, ...], job: Job) -> None:
-        super().__init__()
-        self._splits = splits
-        self._job = job
-
-    def expand(self, start: beam.pvalue.PBegin) -> beam.PCollection:
-        """Apply to the beginning of a pipeline."""
-        return _answers(_splits(start, self._splits), self._job)
+    _answers(_splits(pipeline, job.splits), job)
 
 
 def _answers(splits: beam.PCollection, job: Job) -> beam.PCollection:

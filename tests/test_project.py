@@ -53,6 +53,7 @@ LAYERS: dict[str, set[str]] = {
         "providers",
         "checks",
         "progress",
+        "runners",
         "session",
         "signals",
     },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,23 +16,49 @@ from beam_batch.outputs.workdir import StopFlag, WorkDir
 
 PATIENCE = 5.0
 """Seconds for an address to answer."""
+LONGEST_REASON = 500
 
 
 class Opened(NamedTuple):
     """An engine that is ready for one graph.
 
     Attributes:
-        runner: Beam's runner, or its name.
+        make: makes Beam's runner.
         flags: Beam's flags that are known only now.
     """
 
-    runner: Any
+    make: Callable[[], Any]
     flags: tuple[str, ...] = ()
 
 
-def wait_for(result: Any, _: StopFlag) -> None:
-    """Wait for the end of a graph the way Beam does."""
-    result.wait_until_finish()
+def wait_for_all(results: list[Any], stop: StopFlag) -> None:
+    """Wait for the end of jobs; where one fails, the others drain."""
+    failures: list[BaseException] = []
+
+    def wait(result: Any) -> None:
+        try:
+            result.wait_until_finish()
+        except BaseException as error:
+            failures.append(error)
+            if others:
+                stop.set(f"the run failed: {why(error)}", 1)
+
+    others = [threading.Thread(target=wait, args=(result,)) for result in results[1:]]
+    for thread in others:
+        thread.start()
+    wait(results[0])
+    for thread in others:
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+def why(error: BaseException) -> str:
+    """Say in a line why a job failed: what Python said last, before any stack of Go."""
+    text = str(error).partition("\ngoroutine ")[0].partition("\nStacktrace")[0]
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no message"]
+    said = lines[0] if isinstance(error, OSError) else lines[-1]
+    return f"{type(error).__name__}: {said}"[:LONGEST_REASON]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,18 +68,19 @@ class Setup:
     Attributes:
         flags: Beam's flags.
         open: makes it ready, with the work directory for what it logs.
-        wait: waits for a graph's end; looks at the stop flag where the engine would not.
+        wait: waits for the end of all jobs, and sets the stop flag where one fails.
         workers: worker processes, or None where nobody knows how many there will be.
         remote: workers may be on other machines, or see other files.
         fused: the whole graph must be one step, since the engine would break it.
         shielded: what it starts hears a terminal's Ctrl-C unless it is kept from it.
-        pools: worker pools that share the splits.
+        pools: worker pools; each gets a job of its own, with its part of the splits. An engine
+            has one environment a job, and may start one worker in it, as Prism does.
         knows: flags that the engine knows and Beam does not; None where nobody can say.
     """
 
     flags: tuple[str, ...]
     open: Callable[[WorkDir], AbstractContextManager[Opened]]
-    wait: Callable[[Any, StopFlag], None] = wait_for
+    wait: Callable[[list[Any], StopFlag], None] = wait_for_all
     workers: int | None = None
     remote: bool = True
     fused: bool = False

@@ -47,15 +47,15 @@ def by_name(spec: RunnerSpec, name: str | None = None, flags: tuple[str, ...] = 
     from apache_beam.runners.runner import create_runner
 
     try:
-        runner = create_runner(name or spec.name)
+        runner = type(create_runner(name or spec.name))
     except (ValueError, ImportError, AttributeError, TypeError) as error:
         raise OptionsError(f"--runner {spec.name}: {first_line(error)}") from None
 
     @contextlib.contextmanager
     def opened(_: WorkDir) -> Iterator[Opened]:
-        yield Opened(name or spec.name)
+        yield Opened(runner)
 
-    own_flags = isinstance(runner, PortableRunner)  # its job server may have some
+    own_flags = issubclass(runner, PortableRunner)  # its job server may have some
     return Setup(flags=(*spec.beam_args, *flags), open=opened, knows=None if own_flags else ())
 
 

@@ -35,6 +35,8 @@ def dask(spec: RunnerSpec, parallel: int | None, env: Mapping[str, str]) -> Setu
     """
     if importlib.util.find_spec("distributed") is None:
         raise OptionsError("--runner dask needs: pip install 'beam-batch[dask]'.")
+    from apache_beam.runners.dask.dask_runner import DaskRunner as make
+
     asked = _options(spec)
     address = asked.address or env.get("DASK_SCHEDULER_ADDRESS")
     sizes = () if asked.npartitions or asked.partition_size else ("--dask_partition_size=1",)
@@ -44,7 +46,7 @@ def dask(spec: RunnerSpec, parallel: int | None, env: Mapping[str, str]) -> Setu
         @contextlib.contextmanager
         def opened(_: WorkDir) -> Iterator[Opened]:
             with _local_cluster(processes) as found:
-                yield Opened(_runner(), (f"{ADDRESS}={found}",))
+                yield Opened(make, (f"{ADDRESS}={found}",))
 
         return _setup(spec, sizes, opened, workers=processes, remote=False)
     hosts = _workers_of(address, asked.scheduler_file, asked.timeout or PATIENCE)
@@ -53,7 +55,7 @@ def dask(spec: RunnerSpec, parallel: int | None, env: Mapping[str, str]) -> Setu
 
     @contextlib.contextmanager
     def connected(_: WorkDir) -> Iterator[Opened]:
-        yield Opened(_runner(), (f"{ADDRESS}={address}",) if address else ())
+        yield Opened(make, (f"{ADDRESS}={address}",) if address else ())
 
     remote = not hosts or not all(map(is_here, hosts))
     return _setup(spec, sizes, connected, workers=None, remote=remote)
@@ -76,12 +78,6 @@ def _options(spec: RunnerSpec) -> Any:
 
     options: Any = PipelineOptions(flags=list(spec.beam_args), allow_abbrev=False)
     return options.view_as(DaskOptions)
-
-
-def _runner() -> Any:
-    from apache_beam.runners.dask.dask_runner import DaskRunner
-
-    return DaskRunner()
 
 
 @contextlib.contextmanager
@@ -111,12 +107,13 @@ def _workers_of(address: str | None, file: str | None, patience: float) -> list[
         ) from None
 
 
-def wait_until_done(result: Any, stop: StopFlag) -> None:
+def wait_until_done(results: list[Any], stop: StopFlag) -> None:
     """Wait for the end of all tasks, and close what workers keep open for the next one.
 
     Raises:
         RunStopped: the last worker has gone, and none has come for a while.
     """
+    (result,) = results
     try:
         _follow(result, stop)
     finally:

@@ -30,7 +30,7 @@ def direct(spec: RunnerSpec, parallel: int | None) -> Setup:
 
     @contextlib.contextmanager
     def opened(work: WorkDir) -> Iterator[Opened]:
-        yield Opened(_runner(workers, work))
+        yield Opened(lambda: _runner(workers, work))
 
     return Setup(
         flags=(*spec.beam_args, *ours),

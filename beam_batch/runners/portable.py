@@ -17,7 +17,6 @@ from beam_batch.runners.base import (
     environment_flags,
     is_here,
 )
-from beam_batch.runners.pools import over_pools
 
 EMBEDDED = "embed"
 """Beam's name for a job server inside the driver."""
@@ -47,15 +46,14 @@ def portable(spec: RunnerSpec) -> Setup:
     def opened(_: WorkDir) -> Iterator[Opened]:
         from apache_beam.runners.portability.portable_runner import PortableRunner
 
-        several = len(spec.pools) > 1
-        yield Opened(over_pools(PortableRunner, spec.pools) if several else PortableRunner())
+        yield Opened(PortableRunner)
 
     return Setup(
         flags=flags,
         open=opened,
         workers=1 if local else None,
         remote=not (local and (embedded or is_here(endpoint))),
-        pools=spec.pools if len(spec.pools) > 1 else (),
+        pools=spec.pools,
         knows=knows,
     )
 

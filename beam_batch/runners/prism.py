@@ -21,7 +21,6 @@ from beam_batch.errors import OptionsError, RunStopped
 from beam_batch.options.engine import RunnerSpec
 from beam_batch.outputs.workdir import WorkDir
 from beam_batch.runners.base import Opened, Setup, check_answers, environment_flags, is_here
-from beam_batch.runners.pools import over_pools
 
 VARIABLE = "BEAM_BATCH_PRISM"
 LOCATION = "--prism_location"
@@ -46,16 +45,15 @@ def prism(spec: RunnerSpec, env: Mapping[str, str]) -> Setup:
     def opened(work: WorkDir) -> Iterator[Opened]:
         from apache_beam.runners.portability.prism_runner import PrismRunner
 
-        runner = over_pools(PrismRunner, spec.pools) if len(spec.pools) > 1 else PrismRunner()
         with serving(program, work) as port:
-            yield Opened(runner, (f"--job_endpoint=localhost:{port}",))
+            yield Opened(PrismRunner, (f"--job_endpoint=localhost:{port}",))
 
     return Setup(
         flags=(*spec.beam_args, *flags),
         open=opened,
         workers=max(1, len(spec.pools)),
         remote=elsewhere,
-        pools=spec.pools if len(spec.pools) > 1 else (),
+        pools=spec.pools,
     )
 
 
