@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 import os
 import sys
 import time
@@ -88,6 +89,8 @@ def _local_cluster(processes: int) -> Iterator[str]:
     with distributed.LocalCluster(
         n_workers=processes, threads_per_worker=1, dashboard_address=None, silence_logs=50
     ) as cluster:
+        with distributed.Client(cluster, set_as_default=False) as client:
+            client.run(logging.disable, logging.ERROR)  # Beam's imports say what they lack
         yield cluster.scheduler_address
 
 
