@@ -17,10 +17,10 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from beam_batch.errors import OptionsError, RunStopped, first_line
+from beam_batch.errors import OptionsError, first_line
 from beam_batch.options.engine import RunnerSpec
 from beam_batch.outputs.workdir import StopFlag, WorkDir
-from beam_batch.runners.base import PATIENCE, Opened, Setup, is_here
+from beam_batch.runners.base import PATIENCE, Opened, Setup, is_here, why
 
 ADDRESS, FILE = "--dask_client_address", "--dask_scheduler_file"
 LONGEST_ALONE = 60.0
@@ -113,15 +113,20 @@ def _workers_of(address: str | None, file: str | None, patience: float) -> list[
 def wait_until_done(results: list[Any], stop: StopFlag) -> None:
     """Wait for the end of all tasks, and close what workers keep open for the next one.
 
+    Where one fails, those that others are at work on drain.
+
     Raises:
-        RunStopped: the last worker has gone, and none has come for a while.
+        ConnectionError: the scheduler has gone, or the last worker, and none has come for a while.
     """
     (result,) = results
     try:
         _follow(result, stop)
-    finally:
         with contextlib.suppress(Exception):  # workers close it themselves, a little later
             result.client.run(close_idle_windows, on_error="ignore")
+    except BaseException as error:
+        stop.set(f"the run failed: {why(error)}", 1)
+        raise
+    finally:
         with contextlib.suppress(Exception):
             result.client.close(timeout=PATIENCE)
 
@@ -129,21 +134,31 @@ def wait_until_done(results: list[Any], stop: StopFlag) -> None:
 def _follow(result: Any, stop: StopFlag) -> None:
     import distributed
 
+    try:
+        if _last(result, stop):
+            for future in result.futures:
+                future.result()
+    except distributed.client.FuturesCancelledError:
+        raise ConnectionError("the Dask scheduler has gone, or has dropped the work") from None
+
+
+def _last(result: Any, stop: StopFlag) -> bool:
+    """Wait for all tasks; False where a stopped run has nobody left who would notice."""
+    import distributed
+
     seen = time.monotonic()
     while True:
         with contextlib.suppress(TimeoutError):
             distributed.wait(result.futures, timeout=_LOOK)
-            break
+            return True
         workers = result.client.scheduler_info()["workers"]
         if workers:
             seen = time.monotonic()
         elif stop.is_set():
             result.cancel()
-            return
+            return False
         elif time.monotonic() > seen + LONGEST_ALONE:
-            raise RunStopped("the Dask scheduler has had no worker for a minute")
-    for future in result.futures:
-        future.result()
+            raise ConnectionError("the Dask scheduler has had no worker for a minute")
 
 
 def close_idle_windows() -> None:
