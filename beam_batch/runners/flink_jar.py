@@ -51,7 +51,7 @@ def job_server_jar(
             with _impatient():
                 path = fetch(f":runners:flink:{release}:job-server:shadowJar")
         except Exception as error:  # Beam's look-up raises what its file systems and urllib do
-            reason = f"it is not named, and Beam cannot fetch it: {first_line(error)}"
+            reason = f"it is not named, and Beam cannot fetch it ({_root(error)})"
         else:
             return _checked(path, path, release)
     raise OptionsError(
@@ -59,6 +59,15 @@ def job_server_jar(
         f"which is on Maven Central as {_coordinates(release)}. Download it and set {JAR_VARIABLE} "
         "to its path, or give --flink_job_server_jar=PATH after --."
     )
+
+
+def _root(error: BaseException) -> str:
+    """Return why a look-up failed first: Beam tries a mirror next, and names both addresses."""
+    found = error
+    while error.__context__ is not None:
+        error = error.__context__
+        found = error if isinstance(error, OSError) else found
+    return first_line(found)
 
 
 def jar_name(release: str) -> str:

@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 
@@ -62,14 +63,17 @@ def test_beams_look_up_knows_the_jar_by_the_name_that_we_give_it() -> None:
 
 def test_a_jar_that_cannot_be_had_is_named_with_the_variable_to_set() -> None:
     def fetch(target: str) -> str:
-        raise RuntimeError("Unable to fetch remote job server jar\nmore")
+        try:
+            raise URLError("Name or service not known")
+        except URLError:
+            raise RuntimeError("Unable to fetch https://one/of/two\nmore")  # noqa: B904
 
     for said in (_refused({}), _refused({}, fetch=fetch)):
         assert f"--runner flink needs {jar_name('2.2')}" in said
         assert f"org.apache.beam:beam-runners-flink-2.2-job-server:{beam_version()}" in said
         assert f"set {JAR_VARIABLE}" in said
         assert "--flink_job_server_jar=PATH after --" in said
-    assert "cannot fetch it: Unable to fetch remote job server jar. Beam" in said
+    assert "cannot fetch it (<urlopen error Name or service not known>). Beam" in said
 
 
 def test_a_jar_that_is_another_one_is_refused_before_it_is_uploaded(tmp_path: Path) -> None:
