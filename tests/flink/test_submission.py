@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import zipfile
@@ -16,7 +17,14 @@ import pytest
 
 from beam_batch.errors import OptionsError
 from beam_batch.runners.flink import Cluster, check_cluster, flink_flags
-from beam_batch.runners.flink_jar import ENTRY, JAR_VARIABLE, beam_version, jar_name, job_server_jar
+from beam_batch.runners.flink_jar import (
+    ENTRY,
+    JAR_VARIABLE,
+    PATIENCE,
+    beam_version,
+    jar_name,
+    job_server_jar,
+)
 from beam_batch.runners.flink_job import flink_runner
 from tests.conftest import free_port, running
 from tests.fakes import ScriptedServer
@@ -63,12 +71,17 @@ def test_beams_look_up_knows_the_jar_by_the_name_that_we_give_it() -> None:
 
 def test_a_jar_that_cannot_be_had_is_named_with_the_variable_to_set() -> None:
     def fetch(target: str) -> str:
-        try:
-            raise URLError("Name or service not known")
+        assert socket.getdefaulttimeout() == PATIENCE
+        try:  # as Beam does, which leaves these errors below its own
+            try:
+                raise ValueError("no file system for https")
+            except ValueError:
+                raise URLError("Name or service not known")  # noqa: B904
         except URLError:
             raise RuntimeError("Unable to fetch https://one/of/two\nmore")  # noqa: B904
 
     for said in (_refused({}), _refused({}, fetch=fetch)):
+        assert socket.getdefaulttimeout() is None
         assert f"--runner flink needs {jar_name('2.2')}" in said
         assert f"org.apache.beam:beam-runners-flink-2.2-job-server:{beam_version()}" in said
         assert f"set {JAR_VARIABLE}" in said
