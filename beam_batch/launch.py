@@ -26,7 +26,7 @@ from beam_batch.outputs.remote import Upload, check_dataset, publish, stage, tra
 from beam_batch.outputs.sharing import wait_for_workers
 from beam_batch.outputs.summary import Summary
 from beam_batch.outputs.workdir import FINISHED, Lock, WorkDir, default_work_dir
-from beam_batch.places import place_of, scheme_of, write_atomically
+from beam_batch.places import scheme_of, write_atomically
 from beam_batch.progress import Progress
 from beam_batch.providers import chosen_model, resolve_model
 from beam_batch.session import Session, open_session, record_settings
@@ -83,11 +83,10 @@ def run(spec: RunSpec) -> Summary:
 
 
 def _work_dir(spec: RunSpec) -> WorkDir:
-    here = os.path.abspath(default_work_dir(spec.output.output))
-    path = spec.output.work_dir
-    if path is not None and scheme_of(path):
-        return WorkDir(place_of(path).uri, here)
-    return WorkDir(os.path.abspath(path) if path else here)
+    path = spec.output.work_dir or default_work_dir(spec.output.output)
+    if scheme_of(path):
+        raise OptionsError(f"--work-dir {path}: name a folder; object stores cannot be used yet.")
+    return WorkDir(os.path.abspath(path))
 
 
 def _resolved(spec: RunSpec) -> RunSpec:
