@@ -14,13 +14,12 @@ from typing import Any, NamedTuple, NoReturn
 from beam_batch.errors import OptionsError
 from beam_batch.options import ModelSpec, RunSpec
 from beam_batch.options.engine import DASK, DIRECT, RunnerSpec
-from beam_batch.outputs.commit import commit
 from beam_batch.runners.base import Setup
 from beam_batch.runners.choosing import choose
 from beam_batch.session import Session
 from beam_batch.signals import shielded
 
-ONLINE, REQUESTS, COMMIT = "build", "build_requests", "build_commit"
+ONLINE, REQUESTS = "build", "build_requests"
 """Graphs, by the names of their functions in `pipeline`."""
 
 
@@ -70,8 +69,6 @@ class Engine(NamedTuple):
                 getattr(graphs, graph)(pipeline, part)
                 jobs.append(pipeline.run())
             self.setup.wait(jobs, session.stop)
-        if graph == ONLINE and not session.stop.is_set():
-            commit(session.commit)
 
     def _parts(self, job: Any) -> Iterator[tuple[Any, tuple[str, ...]]]:
         """Divide the splits among worker pools; yields each job with its flags."""

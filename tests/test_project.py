@@ -34,7 +34,7 @@ LAYERS: dict[str, set[str]] = {
     "agents": BASE | {"providers", "prompts", "outputs", "reuse", "calling"},
     "transforms": BASE
     | {"agents", "inputs", "prompts", "providers", "calling", "batches", "outputs", "reuse"},
-    "pipeline": BASE | {"transforms", "outputs", "prompts"},
+    "pipeline": BASE | {"calling", "transforms", "outputs", "prompts"},
     "manifest": BASE | {"agents", "inputs", "providers"},
     "progress": BASE | {"outputs"},
     "checks": BASE

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from beam_batch.calling.answering import Answerer, Keeping, Worker
 from beam_batch.calling.gate import Dropped
@@ -17,13 +18,14 @@ from beam_batch.calling.lane import Lane, Result
 from beam_batch.calling.setup import MakeWorker, WindowSpec, gate_spec, make_ladder, secrets_of
 from beam_batch.calling.slots import Slots
 from beam_batch.errors import FatalReply
+from beam_batch.outputs.gauges import GaugeSpec
 from beam_batch.outputs.recording import Recorder
 from beam_batch.outputs.sharing import Presence, Share
 from beam_batch.outputs.spent import SpentLog, SpentSpec
-from beam_batch.outputs.workdir import GaugeSpec
 from beam_batch.records import Outcome, Prompt
 from beam_batch.redaction import redactor
 
+T = TypeVar("T")
 WATCH_INTERVAL = 0.1
 LINGER = 5.0
 """Seconds that a window without a bundle stays open, where an engine ends bundles one by one."""
@@ -82,7 +84,9 @@ class Window:
 
     def new_recorder(self) -> Recorder | None:
         """Return a recorder for one bundle, or None where outcomes are not recorded."""
-        return self._spec.record.open() if self._spec.record is not None else None
+        if self._spec.record is None:
+            return None
+        return self._spec.record.open(enough=self._limits.parallel or self._limits.most)
 
     def submit(self, prompt: Prompt, lane: Lane) -> None:
         """Start answering a prompt; its result goes to the lane. Needs a slot."""
@@ -148,12 +152,20 @@ class Window:
             while True:
                 if self._spec.workers > 1 and self._presence and self._presence.driver_is_gone():
                     record.stop.set("the driver is gone", 1)
-                if record.stop.is_set():
+                if await self._aside(record.stop.is_set):
                     self._stop()
-                gauge.show(self._shown(self._answerer.in_flight))
+                if gauge.is_due():
+                    await self._aside(gauge.show, self._shown(self._answerer.in_flight))
                 await asyncio.sleep(WATCH_INTERVAL)
         finally:
             gauge.show(self._shown(0), force=True)
+
+    async def _aside(self, call: Callable[..., T], *values: Any) -> T:
+        """Call what may go through a network; a folder is quick enough to be used here."""
+        record = self._spec.record
+        if record is None or record.work.is_folder:
+            return call(*values)
+        return await asyncio.to_thread(call, *values)
 
     def _shown(self, in_flight: int) -> dict[str, float]:
         return {**self._counts, "usd": self._usd, "in_flight": in_flight}
@@ -195,7 +207,7 @@ class Window:
         if lane.recorder is None or record is None:
             return outcome
         kind = "ok" if outcome.ok else "failed"
-        self._counts[kind] += lane.recorder.record(outcome, kind)
+        self._counts[kind] += await lane.recorder.recorded(outcome, kind)
         if self._spent is not None and outcome.row_number is not None:
             self._spent.done(outcome.row_number)
         self._usd += outcome.telemetry.get("cost_usd") or 0.0

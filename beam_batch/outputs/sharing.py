@@ -59,9 +59,8 @@ def wait_for_workers(work: WorkDir, waiting: Callable[[], None]) -> bool:
 def _stop_earlier(work: WorkDir) -> None:
     with contextlib.suppress(OptionsError):  # a damaged manifest is spoken of later
         manifest = work.read_manifest() or {}
-        if "stop" in manifest:
-            flag = StopFlag(str(work.root / manifest["stop"]))
-            flag.set("another session has begun", 1)
+        for name in manifest.get("stops", []):
+            StopFlag(work, name).set("another session has begun", 1)
 
 
 class Share:
