@@ -139,7 +139,7 @@ def worker_pool() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     with _process("apache_beam.runners.worker.worker_pool_main", f"--service_port={port}") as pool:
-        wait_until(lambda: _answers(port), pool)
+        wait_until(lambda: answers(port), pool)
         yield pool, port
 
 
@@ -181,6 +181,6 @@ def _is_worker(pid: int) -> bool:
     return False
 
 
-def _answers(port: int) -> bool:
+def answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
