@@ -136,8 +136,8 @@ def _execute(spec: RunSpec, session: Session, engine: Engine, asked: RunSpec) ->
                 committed = run_batches(resolved, session, engine, asked)
             else:
                 engine.run(resolved, session)
-                if not session.stop.is_set():
-                    commit(session.commit)
+            if committed and not session.stop.is_set():
+                commit(session.commit)
     except (RunStopped, OptionsError):
         raise
     except Exception as error:
