@@ -72,6 +72,8 @@ def open_session(spec: RunSpec, work: WorkDir, output: str, workers: int = 1) ->
     pin_new_targets(spec, manifest)
     manifest.setdefault("run_id", new_run_id())
     manifest["session"] += 1
+    # A name of its own each time: this process may have seen a flag of an earlier run here.
+    manifest["stop"] = f"stop-{manifest['session']:04d}-{uuid.uuid4().hex[:8]}"
     work.write_manifest(manifest)
     work.place.remove([FINISHED, COMMIT])
     if spec.budget.is_set:
@@ -181,8 +183,7 @@ def _session(spec: RunSpec, work: WorkDir, manifest: dict[str, Any], plan: Plan)
         keep_bytes=tuple(manifest["keep_bytes"].items()),
         traces=traces,
     )
-    # A name of its own each time: this process may have seen a flag of an earlier run here.
-    stop = StopFlag(work, f"stop-{manifest['session']:04d}-{uuid.uuid4().hex[:8]}")
+    stop = StopFlag(work, manifest["stop"])
     return Session(
         work, stop, plan, commit, manifest["fingerprint"], manifest["torn"], manifest["kept"]
     )

@@ -59,8 +59,8 @@ def wait_for_workers(work: WorkDir, waiting: Callable[[], None]) -> bool:
 def _stop_earlier(work: WorkDir) -> None:
     with contextlib.suppress(OptionsError):  # a damaged manifest is spoken of later
         manifest = work.read_manifest() or {}
-        for name in manifest.get("stops", []):
-            StopFlag(work, name).set("another session has begun", 1)
+        if "stop" in manifest:
+            StopFlag(work, manifest["stop"]).set("another session has begun", 1)
 
 
 class Share:

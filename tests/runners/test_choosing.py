@@ -215,8 +215,8 @@ def test_dask_without_a_scheduler_uses_processes_of_this_machine() -> None:
 @pytest.mark.parametrize(
     ("address", "here"),
     [
-        ("localhost:1", True), ("127.0.0.1:1", True), ("[::1]:1", True), ("tcp://127.0.0.2:1", True),
-        ("tcp://10.0.0.1:1", False), ("host:1", False), ("", False),
+        ("localhost:1", True), ("127.0.0.1:1", True), ("[::1]:1", True),
+        ("tcp://127.0.0.2:1", True), ("tcp://10.0.0.1:1", False), ("host:1", False), ("", False),
     ],
 )  # fmt: skip
 def test_only_a_loopback_address_is_here(address: str, here: bool) -> None:
@@ -224,7 +224,8 @@ def test_only_a_loopback_address_is_here(address: str, here: bool) -> None:
 
 
 def test_a_failed_job_says_what_python_said_and_no_stack_of_go() -> None:
-    text = "Traceback\n  File x\nZeroDivisionError: the worker is gone\n\ngoroutine 7 [running]:\n\tgo.go"
+    python = "Traceback\n  File x\nZeroDivisionError: the worker is gone"
+    text = f"{python}\n\ngoroutine 7 [running]:\n\tgo.go"
     assert why(RuntimeError(text)) == "RuntimeError: ZeroDivisionError: the worker is gone"
     assert why(RuntimeError("")) == "RuntimeError: no message"
     assert why(ConnectionError("first\nsecond")) == "ConnectionError: first"

@@ -1,4 +1,4 @@
-"""Several steps as one: every output goes where its tag says, whatever the engine does with tags."""
+"""Several steps as one: every output goes where its tag says, whatever an engine does to tags."""
 
 from __future__ import annotations
 
