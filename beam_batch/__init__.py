@@ -22,6 +22,7 @@ from beam_batch.options import (
     SourceSpec,
     TraceSpec,
 )
+from beam_batch.version import VERSION
 
 if TYPE_CHECKING:
     from beam_batch.launch import run
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from beam_batch.transforms.render_prompts import RenderPrompts
     from beam_batch.transforms.to_json import ToJson
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "BatchError",

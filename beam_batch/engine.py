@@ -14,12 +14,15 @@ from typing import Any, NamedTuple, NoReturn
 from beam_batch.errors import OptionsError
 from beam_batch.options import ModelSpec, RunSpec
 from beam_batch.options.engine import DASK, DIRECT, RunnerSpec
-from beam_batch.runners.base import Setup
-from beam_batch.runners.choosing import choose
+from beam_batch.outputs.workdir import default_work_dir
+from beam_batch.places import scheme_of
+from beam_batch.runners.base import Opened, Setup, why
+from beam_batch.runners.choosing import choose, inherits_environment
 from beam_batch.session import Session
 from beam_batch.signals import shielded
+from beam_batch.workers import LACKS, PROBE, worker_spec
 
-ONLINE, REQUESTS = "build", "build_requests"
+ONLINE, REQUESTS, CHECK = "build", "build_requests", "build_check"
 """Graphs, by the names of their functions in `pipeline`."""
 
 
@@ -28,11 +31,12 @@ class Engine(NamedTuple):
 
     name: str
     setup: Setup
+    checks_workers: bool = False
 
     @property
-    def workers(self) -> int:
-        """Processes that share the splits; two, where nobody knows how many there will be."""
-        return self.setup.workers or 2
+    def slots(self) -> int:
+        """Splits that are worked on at once; two, where nobody knows how many there will be."""
+        return self.setup.slots or self.setup.workers or 2
 
     def run(
         self, spec: RunSpec, session: Session, graph: str = ONLINE, since: int | None = None
@@ -44,9 +48,6 @@ class Engine(NamedTuple):
             self._run(spec, session, graph, since)
 
     def _run(self, spec: RunSpec, session: Session, graph: str, since: int | None) -> None:
-        import apache_beam as beam
-        from apache_beam.options.pipeline_options import PipelineOptions
-
         from beam_batch import pipeline as graphs
 
         job = graphs.Job(
@@ -55,20 +56,56 @@ class Engine(NamedTuple):
             commit=session.commit,
             stop=session.stop,
             workers=self.setup.workers or 1,
-            alone=self.name == DIRECT and self.workers == 1,
+            alone=self.name == DIRECT and self.slots == 1,
             since=since,
             fused=self.setup.fused,
         )
         with quiet(logging.CRITICAL), self.setup.open(session.work) as opened:
-            jobs = []
-            for part, flags in self._parts(job):
-                options = PipelineOptions(
-                    flags=[*self.setup.flags, *opened.flags, *flags], allow_abbrev=False
-                )
-                pipeline = beam.Pipeline(runner=opened.make(), options=options)
-                getattr(graphs, graph)(pipeline, part)
-                jobs.append(pipeline.run())
-            self.setup.wait(jobs, session.stop)
+            if self.checks_workers:
+                job = dataclasses.replace(job, worker=worker_spec(spec, session.work, job.splits))
+                self._check_workers(job, opened)
+            self._wait(job, opened, graph)
+
+    def _wait(self, job: Any, opened: Opened, graph: str) -> None:
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+        from beam_batch import pipeline as graphs
+
+        jobs = []
+        for part, flags in self._parts(job):
+            options = PipelineOptions(
+                flags=[*self.setup.flags, *opened.flags, *flags], allow_abbrev=False
+            )
+            pipeline = beam.Pipeline(runner=opened.make(), options=options)
+            getattr(graphs, graph)(pipeline, part)
+            jobs.append(pipeline.run())
+        self.setup.wait(jobs, job.stop)
+
+    def _check_workers(self, job: Any, opened: Opened) -> None:
+        """Have workers say what they lack, before there is anything to pay.
+
+        Raises:
+            OptionsError: one lacks something, or what it wrote is not seen here.
+        """
+        place, file = job.commit.work.place, job.worker.file
+        place.remove([item.name for item in place.list(PROBE)])
+        place.put(file, b"")  # it stays: workers that come later look for it as well
+        try:
+            self._wait(job, opened, CHECK)
+        except Exception as error:
+            said = why(error).partition("OptionsError: ")[2]
+            if said:
+                raise OptionsError(f"{said} Nothing was sent.") from None
+            raise
+        stopped = job.stop.read()
+        if stopped is not None and stopped[1] == LACKS:
+            raise OptionsError(f"{stopped[0]}. Nothing was sent.")
+        if stopped is None and len(place.list(file)) == 1:
+            raise OptionsError(
+                f"--work-dir {job.commit.work.path}: workers have run, and what they wrote there "
+                "is not seen here. Name a place that all share, such as s3://bucket/folder."
+            )
 
     def _parts(self, job: Any) -> Iterator[tuple[Any, tuple[str, ...]]]:
         """Divide the splits among worker pools; yields each job with its flags."""
@@ -101,7 +138,19 @@ def make_engine(spec: RunSpec) -> Engine:
             f"--runner {spec.runner.name} may not reach it; name one that they do reach, such as "
             "generic."
         )
-    return Engine(spec.runner.kind, setup)
+    if setup.remote:
+        _check_place(spec)
+    return Engine(spec.runner.kind, setup, not inherits_environment(spec.runner, os.environ))
+
+
+def _check_place(spec: RunSpec) -> None:
+    path = spec.output.work_dir or default_work_dir(spec.output.output)
+    if not scheme_of(path) and not spec.runner.work_dir_is_shared:
+        raise OptionsError(
+            f"--work-dir {path}: workers of --runner {spec.runner.name} may be on other machines. "
+            "Name a place that all see, such as s3://bucket/folder, or add --work-dir-is-shared if "
+            "this is a folder of a shared file system."
+        )
 
 
 class _Parser(argparse.ArgumentParser):

@@ -55,7 +55,7 @@ def run(spec: RunSpec) -> Summary:
             out, uploads = stage(spec.output, work)
             local = dataclasses.replace(spec, output=out)
             left_behind = at_work(work)
-            session = open_session(local, work, spec.output.output, engine.workers)
+            session = open_session(local, work, spec.output.output, engine.slots)
             uploads += traces_upload(spec.trace, session.commit.traces)
             note_left_behind(left_behind, work)
     except BaseException as error:  # nothing was sent

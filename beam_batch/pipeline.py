@@ -15,12 +15,17 @@ from beam_batch.outputs.workdir import StopFlag
 from beam_batch.prompts.template import image_fields, stable_prefix
 from beam_batch.records import Split
 from beam_batch.transforms.call_model import CallModel
+from beam_batch.transforms.check_worker import CheckWorker
 from beam_batch.transforms.fused import Fused
 from beam_batch.transforms.read_rows import ReadRows
 from beam_batch.transforms.render_prompts import RenderPrompts
 from beam_batch.transforms.select_pending import SelectPending
 from beam_batch.transforms.write_parts import WriteParts
 from beam_batch.transforms.write_requests import PlanBatches, WriteRequests
+from beam_batch.workers import WorkerSpec
+
+LOOKS = 16
+"""Elements that are spread over workers, to look at as many of them as come."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +36,7 @@ class Job:
     Attributes:
         since: session whose failures, and later ones, are final; None for this session.
         fused: the graph is one step, for an engine that would break it.
+        worker: what worker processes must have, where that is not known.
     """
 
     spec: RunSpec
@@ -41,6 +47,7 @@ class Job:
     alone: bool = False
     since: int | None = None
     fused: bool = False
+    worker: WorkerSpec | None = None
 
     @property
     def record(self) -> RecordSpec:
@@ -87,6 +94,20 @@ def _answers(splits: beam.PCollection, job: Job) -> None:
     )
 
 
+def build_check(pipeline: beam.Pipeline, job: Job) -> None:
+    """Add a graph that does nothing but look at workers, as many as happen to get an element."""
+    elements = pipeline | "Looks" >> beam.Create(range(LOOKS))
+    if not job.fused:
+        elements = elements | "Reshuffle" >> beam.Reshuffle()
+    _checked(elements, job)
+
+
+def _checked(elements: beam.PCollection, job: Job) -> beam.PCollection:
+    if job.worker is None:
+        return elements
+    return elements | "CheckWorker" >> CheckWorker(job.worker, job.stop)
+
+
 def build_requests(pipeline: beam.Pipeline, job: Job) -> None:
     """Add the first graph of a run through a Batch API: it ends with request files."""
     prompts = _prompts(_splits(pipeline, job.splits), job)
@@ -110,7 +131,7 @@ def _prompts(splits: beam.PCollection, job: Job) -> beam.DoOutputsTuple:
     images = image_fields(spec.prompt.template)
 
     return (
-        splits
+        _checked(splits, job)
         | "ReadRows" >> ReadRows(spec.source.id_field, job.stop, images, spec.prompt.group_by)
         | "SelectPending" >> SelectPending(job.commit.work, job.since or job.commit.session)
         | "RenderPrompts"

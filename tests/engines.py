@@ -133,23 +133,25 @@ def started(starts: dict[str, Start]) -> Any:
 
 
 @contextlib.contextmanager
-def worker_pool() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """A worker pool in a process of its own, with its port."""
+def worker_pool(**variables: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A worker pool in a process of its own, with its port; `variables` are for its workers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    with _process("apache_beam.runners.worker.worker_pool_main", f"--service_port={port}") as pool:
+    module = "apache_beam.runners.worker.worker_pool_main"
+    with _process(module, f"--service_port={port}", **variables) as pool:
         wait_until(lambda: answers(port), pool)
         yield pool, port
 
 
 @contextlib.contextmanager
-def _process(module: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def _process(module: str, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
     # A pool starts its workers as `python`, whichever that is on its PATH.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     process = subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
-        env=environment(PATH=path),
+        cwd="/",  # not where the package lies
+        env=environment(PATH=path, **variables),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

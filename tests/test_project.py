@@ -15,9 +15,10 @@ import beam_batch
 from tests.support import ROOT, environment
 
 PACKAGE = ROOT / "beam_batch"
-BASE = {"errors", "hubname", "jsonio", "options", "places", "records", "redaction"}
+BASE = {"errors", "version", "hubname", "jsonio", "options", "places", "records", "redaction"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
+    "version": set(),
     "jsonio": {"errors"},
     "hubname": {"errors"},
     "records": set(),
@@ -32,9 +33,20 @@ LAYERS: dict[str, set[str]] = {
     "calling": BASE | {"providers", "prompts", "outputs", "reuse"},
     "batches": BASE | {"providers", "prompts", "outputs", "calling"},
     "agents": BASE | {"providers", "prompts", "outputs", "reuse", "calling"},
+    "workers": BASE | {"agents", "inputs", "outputs", "providers"},
     "transforms": BASE
-    | {"agents", "inputs", "prompts", "providers", "calling", "batches", "outputs", "reuse"},
-    "pipeline": BASE | {"calling", "transforms", "outputs", "prompts"},
+    | {
+        "agents",
+        "inputs",
+        "prompts",
+        "providers",
+        "calling",
+        "batches",
+        "outputs",
+        "reuse",
+        "workers",
+    },
+    "pipeline": BASE | {"workers", "calling", "transforms", "outputs", "prompts"},
     "manifest": BASE | {"agents", "inputs", "providers"},
     "progress": BASE | {"outputs"},
     "checks": BASE
@@ -58,7 +70,7 @@ LAYERS: dict[str, set[str]] = {
         "signals",
     },
     "backend": BASE | {"batches", "engine", "outputs", "session"},
-    "engine": BASE | {"outputs", "pipeline", "runners", "session", "signals"},
+    "engine": BASE | {"workers", "outputs", "pipeline", "runners", "session", "signals"},
     "runners": BASE | {"agents", "calling", "outputs"},
     "signals": {"outputs"},
     "cli": BASE

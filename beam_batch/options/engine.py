@@ -22,7 +22,7 @@ class RunnerSpec:
         name: direct, prism, flink, dask, portable, or a Beam runner by its class name.
         environment: how workers are started, one of ENVIRONMENTS; None for the engine's own way.
         environment_config: addresses of worker pools (external), an image (docker), or a command
-            (process, as Beam writes it in JSON).
+            (process).
         flink_master: HOST:PORT of a JobManager.
         work_dir_is_shared: workers on other machines see the work directory under its name here.
         beam_args: Beam's own flags.
@@ -62,9 +62,9 @@ class RunnerSpec:
         needs = {
             "external": "the address of a worker pool, HOST:PORT",
             "docker": "an image with Beam and beam_batch in it",
-            "process": 'a command as JSON: {"command": "..."}',
+            "process": "the command of a worker",
         }
-        if kind in needs and not config:
+        if kind in needs and not config and (kind, self.kind) != ("external", FLINK):
             raise OptionsError(f"--environment {kind} needs --environment-config: {needs[kind]}.")
 
     @property

@@ -47,7 +47,7 @@ def settings_file(output: str) -> Path:
 OWNED = (
     "lock", "manifest.json", "commit.json", "finished", "run.log", "prior.sqlite*", "parts",
     "gauges", "ledger", "stop-*", "failures-*", "plan-*", "workers", "share-*",
-    "replies.sqlite*", "claims", "uploads", "batches", "spent", ".*.tmp",
+    "replies.sqlite*", "claims", "uploads", "batches", "spent", "probe-*", ".*.tmp",
 )  # fmt: skip
 """Names in a work directory that are ours to remove."""
 

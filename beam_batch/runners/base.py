@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import socket
 import threading
 from collections.abc import Callable
@@ -70,6 +71,7 @@ class Setup:
         open: makes it ready, with the work directory for what it logs.
         wait: waits for the end of all jobs, and sets the stop flag where one fails.
         workers: worker processes, or None where nobody knows how many there will be.
+        slots: splits that are worked on at once, where the engine says so.
         remote: workers may be on other machines, or see other files.
         fused: the whole graph must be one step, since the engine would break it.
         shielded: what it starts hears a terminal's Ctrl-C unless it is kept from it.
@@ -82,6 +84,7 @@ class Setup:
     open: Callable[[WorkDir], AbstractContextManager[Opened]]
     wait: Callable[[list[Any], StopFlag], None] = wait_for_all
     workers: int | None = None
+    slots: int | None = None
     remote: bool = True
     fused: bool = False
     shielded: bool = False
@@ -103,9 +106,18 @@ def environment_flags(spec: RunnerSpec, default: str | None = None) -> tuple[str
     if named:
         raise OptionsError(f"--environment and {named[0]!r} exclude each other; give one of them.")
     flags = [f"--environment_type={spec.environment.upper()}"]
-    if spec.environment_config:
-        flags.append(f"--environment_config={(spec.pools or (spec.environment_config,))[0]}")
+    config = spec.environment_config
+    if config:
+        first = (
+            command_of(config) if spec.environment == "process" else (spec.pools or (config,))[0]
+        )
+        flags.append(f"--environment_config={first}")
     return tuple(flags)
+
+
+def command_of(config: str) -> str:
+    """Return a worker's command in the form that Beam wants it."""
+    return config if config.lstrip().startswith("{") else json.dumps({"command": config})
 
 
 def check_answers(flag: str, address: str, what: str) -> None:

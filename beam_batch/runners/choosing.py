@@ -9,9 +9,10 @@ from beam_batch.errors import OptionsError, first_line
 from beam_batch.options import engine
 from beam_batch.options.engine import RunnerSpec
 from beam_batch.outputs.workdir import WorkDir
-from beam_batch.runners.base import Opened, Setup, environment_flags
+from beam_batch.runners.base import Opened, Setup
 from beam_batch.runners.dask import dask
 from beam_batch.runners.direct import direct
+from beam_batch.runners.flink import flink
 from beam_batch.runners.portable import portable
 from beam_batch.runners.prism import prism
 
@@ -31,23 +32,17 @@ def choose(spec: RunnerSpec, parallel: int | None, env: Mapping[str, str]) -> Se
     if spec.kind == engine.PORTABLE:
         return portable(spec)
     if spec.kind == engine.FLINK:
-        return flink(spec)
+        return flink(spec, env)
     return by_name(spec)
 
 
-def flink(spec: RunnerSpec) -> Setup:
-    """Describe Flink."""
-    master = (f"--flink_master={spec.flink_master}",) if spec.flink_master else ()
-    return by_name(spec, "FlinkRunner", (*environment_flags(spec), *master))
-
-
-def by_name(spec: RunnerSpec, name: str | None = None, flags: tuple[str, ...] = ()) -> Setup:
+def by_name(spec: RunnerSpec) -> Setup:
     """Describe a runner of Beam that only Beam knows more about."""
     from apache_beam.runners.portability.portable_runner import PortableRunner
     from apache_beam.runners.runner import create_runner
 
     try:
-        runner = type(create_runner(name or spec.name))
+        runner = type(create_runner(spec.name))
     except (ValueError, ImportError, AttributeError, TypeError) as error:
         raise OptionsError(f"--runner {spec.name}: {first_line(error)}") from None
 
@@ -56,7 +51,7 @@ def by_name(spec: RunnerSpec, name: str | None = None, flags: tuple[str, ...] = 
         yield Opened(runner)
 
     own_flags = issubclass(runner, PortableRunner)  # its job server may have some
-    return Setup(flags=(*spec.beam_args, *flags), open=opened, knows=None if own_flags else ())
+    return Setup(flags=spec.beam_args, open=opened, knows=None if own_flags else ())
 
 
 def inherits_environment(spec: RunnerSpec, env: Mapping[str, str]) -> bool:

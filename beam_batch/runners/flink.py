@@ -14,15 +14,20 @@ import json
 import re
 import urllib.error
 import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from beam_batch.errors import OptionsError, first_line
-from beam_batch.runners.flink_jar import beam_version
+from beam_batch.options.engine import ENVIRONMENTS, RunnerSpec
+from beam_batch.outputs.workdir import WorkDir
+from beam_batch.runners.base import Opened, Setup, command_of
+from beam_batch.runners.flink_jar import beam_version, job_server_jar
+from beam_batch.runners.flink_job import flink_runner
 
 RELEASES = ("1.19", "1.20", "2.0", "2.1", "2.2")
 """What Beam 2.77 publishes job servers for: `FlinkRunnerOptions.PUBLISHED_FLINK_VERSIONS`."""
-ENVIRONMENTS = ("external", "docker", "process", "loopback")
 PATIENCE = 10.0
 """Seconds without a byte from the cluster until it counts as gone."""
 T = TypeVar("T", str, int)
@@ -48,6 +53,46 @@ class Cluster(NamedTuple):
     task_managers: int
     slots: int
     free: int
+
+
+def flink(spec: RunnerSpec, env: Mapping[str, str]) -> Setup:
+    """Describe it: its cluster is asked what it is, and the jar looked for.
+
+    Raises:
+        OptionsError: no cluster, none that can take the job, no jar, or a wrong environment.
+    """
+    from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions
+
+    options: Any = PipelineOptions(flags=list(spec.beam_args), allow_abbrev=False)
+    if spec.flink_master is None:
+        raise OptionsError("--runner flink needs --flink-master, HOST:PORT of a JobManager.")
+    cluster = check_cluster(spec.flink_master)
+    environment = spec.environment or "external"
+    _environment_config(environment, spec.environment_config)  # before anything is fetched
+    named = options.view_as(FlinkRunnerOptions).flink_job_server_jar
+    jar = job_server_jar(cluster.release, env, named, _fetched)
+
+    @contextmanager
+    def opened(_: WorkDir) -> Iterator[Opened]:
+        yield Opened(flink_runner)
+
+    return Setup(
+        flags=(
+            *flink_flags(cluster, jar, environment, spec.environment_config),
+            *spec.beam_args,
+        ),
+        open=opened,
+        slots=cluster.slots,
+        remote=environment != "loopback",
+        knows=None,
+    )
+
+
+def _fetched(target: str) -> str:
+    """Return the path of a jar as Beam finds it: in its cache, or at Maven Central."""
+    from apache_beam.utils.subprocess_server import JavaJarServer
+
+    return str(JavaJarServer.local_jar(JavaJarServer.path_to_beam_jar(target)))
 
 
 def check_cluster(master: str) -> Cluster:
@@ -239,4 +284,4 @@ def _environment_config(environment: str, config: str | None) -> str | None:
         raise OptionsError(
             f"--environment {environment} needs --environment-config, {needs[environment]}."
         )
-    return config if environment == "docker" else json.dumps({"command": config})
+    return config if environment == "docker" else command_of(config)
