@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from beam_batch import jsonio
@@ -16,7 +17,7 @@ from beam_batch.existing import (
     pin_new_targets,
     refuse_unclear,
 )
-from beam_batch.inputs.base import SPLIT_BYTES, SPLIT_ROWS
+from beam_batch.inputs.base import SPLIT_ROWS
 from beam_batch.inputs.plan import Plan, plan_rows, recheck
 from beam_batch.manifest import fingerprint, plan_from, plan_to, refuse_changes
 from beam_batch.options import OutputSpec, RunSpec
@@ -27,8 +28,11 @@ from beam_batch.outputs.workdir import COMMIT, FINISHED, StopFlag, WorkDir, sett
 from beam_batch.places import write_atomically
 
 PLAN, PRIOR = "plan.json", "prior.sqlite"
-SHARED_SPLIT_ROWS = 100
-"""Rows of a split where worker processes share them: each is to have its part of a small input."""
+LEAST_SPLIT_ROWS = 100
+"""Rows of a split at least: each costs its engine some milliseconds."""
+SPLITS_A_SLOT = 16
+LOOK = 1 << 16
+"""Bytes from which the length of rows is guessed."""
 
 
 class Session(NamedTuple):
@@ -49,7 +53,7 @@ class Session(NamedTuple):
     kept: int
 
 
-def open_session(spec: RunSpec, work: WorkDir, output: str, workers: int = 1) -> Session:
+def open_session(spec: RunSpec, work: WorkDir, output: str, slots: int = 1) -> Session:
     """Decide between a new run and a resumed one, and write the manifest.
 
     `output` is the output's name where the user wants it, which may be on the Hub; `spec` names
@@ -65,7 +69,7 @@ def open_session(spec: RunSpec, work: WorkDir, output: str, workers: int = 1) ->
     if manifest is not None and out.resume:
         plan = _earlier_plan(spec, work, manifest, output)
     if plan is None or manifest is None:
-        plan, manifest = _new_plan(spec, work, output, _split_rows(spec, workers))
+        plan, manifest = _new_plan(spec, work, output, _split_rows(spec, slots))
     if out.overwrite and manifest["mode"] == APPEND:
         unkept = {path: 0 for path in (out.output, out.error_output) if path}
         manifest |= {"mode": REWRITE, "keep_bytes": manifest["keep_bytes"] | unkept}
@@ -82,13 +86,26 @@ def open_session(spec: RunSpec, work: WorkDir, output: str, workers: int = 1) ->
     return _session(spec, work, manifest, plan)
 
 
-def _split_rows(spec: RunSpec, workers: int) -> int:
-    """Return how many rows a split has: few, where workers are to share a small input."""
-    if workers == 1 or spec.output.is_directory:
+def _split_rows(spec: RunSpec, slots: int) -> int:
+    """Return how many rows a split has: few, where slots are to share a small input.
+
+    Each is to have some, so that all have work and the last splits are short.
+    """
+    if slots == 1 or spec.output.is_directory:
         return SPLIT_ROWS
-    sizes = [os.path.getsize(path) for path in spec.source.inputs if os.path.isfile(path)]
-    is_small = len(sizes) == len(spec.source.inputs) and sum(sizes) < SPLIT_BYTES
-    return SHARED_SPLIT_ROWS if is_small else SPLIT_ROWS
+    rows = _rows_about(spec.source.inputs)
+    if rows is None:
+        return SPLIT_ROWS
+    return min(SPLIT_ROWS, max(LEAST_SPLIT_ROWS, rows // (slots * SPLITS_A_SLOT)))
+
+
+def _rows_about(inputs: Sequence[str]) -> int | None:
+    """Guess the rows of local files from their size and the length of the first lines."""
+    if not all(os.path.isfile(path) for path in inputs):
+        return None
+    with open(inputs[0], "rb") as file:
+        start = file.read(LOOK)
+    return sum(map(os.path.getsize, inputs)) * (start.count(b"\n") + 1) // max(1, len(start))
 
 
 def _charge(work: WorkDir, manifest: dict[str, Any]) -> None:
