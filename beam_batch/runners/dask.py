@@ -8,13 +8,16 @@ a graph of one step whose outputs are files; a partition is one split, so that w
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
+import json
 import logging
 import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from beam_batch.errors import OptionsError, first_line
@@ -96,18 +99,27 @@ def _local_cluster(processes: int) -> Iterator[str]:
 
 def _workers_of(address: str | None, file: str | None, patience: float) -> list[str]:
     """Return the addresses of a scheduler's workers."""
-    import distributed
-
     try:
-        with distributed.Client(
-            address, scheduler_file=file, timeout=patience, set_as_default=False
-        ) as client:
-            return list(client.scheduler_info(n_workers=-1)["workers"])
-    except (OSError, ValueError, TypeError) as error:
+        if address is None:
+            address = str(json.loads(Path(str(file)).read_text())["address"])
+        return asyncio.run(_ask(address, patience))
+    except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
         raise OptionsError(
-            f"{ADDRESS if address else FILE}: no Dask scheduler answers at {address or file} "
+            f"{FILE if file else ADDRESS}: no Dask scheduler answers at {address or file} "
             f"({first_line(error)})."
         ) from None
+
+
+async def _ask(address: str, patience: float) -> list[str]:
+    """Ask a scheduler for its workers; Dask's own client waits for ever for some answers."""
+    from distributed.core import rpc
+
+    scheduler = rpc(address, timeout=patience)
+    try:
+        found = await asyncio.wait_for(scheduler.identity(n_workers=-1), patience)
+        return list(found["workers"])
+    finally:
+        await scheduler.close_rpc()
 
 
 def wait_until_done(results: list[Any], stop: StopFlag) -> None:

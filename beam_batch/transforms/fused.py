@@ -68,7 +68,7 @@ class _Takers(PipelineVisitor):
         for taken in node.main_inputs.values():
             if taken in self._takers:
                 self._takers[taken].append(step)
-        for tag, output in node.outputs.items():
+        for tag, output in sorted(node.outputs.items(), key=lambda item: item[0] or ""):
             self._takers[output] = step.takers.setdefault(tag, [])
 
 
