@@ -15,7 +15,7 @@ FLINK_READY := $(KUBERNETES) $(if $(HAS_JAVA),build/flink/ready) $(if $(HAS_GO),
 COMPOSE := docker compose --project-directory runners/flink
 REVIEWS := templates/reviews
 
-.PHONY: docs ready run test gateway lint check portable flink-test flink-up flink-run flink-down bench bench-inputs bench-limits bench-caps bench-agents clean
+.PHONY: docs ready run test gateway lint check portable flink-test flink-up flink-run flink-down bench bench-inputs bench-limits bench-caps bench-agents bench-scale clean
 
 # Each environment is made once, and again when setup.py changes. That of tests does for `make run`.
 .venv/ready: EXTRAS = local,pydantic
@@ -157,6 +157,9 @@ bench-limits: .venv/ready-test
 
 bench-caps: .venv/ready-test
 	$(BIN)/python -m benchmarks.caps
+
+bench-scale: .venv/ready-test $(PRISM)
+	BEAM_BATCH_PRISM=$(CURDIR)/$(PRISM) $(BIN)/python -m benchmarks.scale
 
 # openai-agents is the peer of agents; its client is another version than the tests'.
 .venv-agents/ready:

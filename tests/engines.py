@@ -65,22 +65,22 @@ def prism_loopback(_: Path) -> Iterator[Started]:
 
 
 @contextlib.contextmanager
-def prism_pools(_: Path) -> Iterator[Started]:
-    """Prism, with workers of two pools, each a process of its own."""
-    with worker_pool() as first, worker_pool() as second:
-        pools = [first, second]
+def prism_pools(_: Path, count: int = 2) -> Iterator[Started]:
+    """Prism, with workers of several pools, each a process of its own."""
+    with contextlib.ExitStack() as stack:
+        pools = [stack.enter_context(worker_pool()) for _ in range(count)]
         addresses = ",".join(f"localhost:{port}" for _, port in pools)
         yield Started(
             "prism-pools",
             ("--runner", "prism", "--environment", "external", "--environment-config", addresses),
             workers=lambda: [pid for pool, _ in pools for pid in children(pool.pid)],
-            splits=2,
+            splits=count,
         )
 
 
 @contextlib.contextmanager
-def dask_workers(folder: Path) -> Iterator[Started]:
-    """A Dask scheduler with two workers; each is watched by a process that starts it again."""
+def dask_workers(folder: Path, count: int = 2) -> Iterator[Started]:
+    """A Dask scheduler with some workers; each is watched by a process that starts it again."""
     file = folder / "scheduler.json"
     with contextlib.ExitStack() as stack:
         common = (f"--scheduler-file={file}", "--no-dashboard", "--host=127.0.0.1")
@@ -95,7 +95,7 @@ def dask_workers(folder: Path) -> Iterator[Started]:
                     f"--local-directory={folder}",
                 )
             )
-            for _ in range(2)
+            for _ in range(count)
         ]
         wait_until(lambda: file.exists() and bool(file.read_text()), nannies[0])
         address = json.loads(file.read_text())["address"]
@@ -104,12 +104,12 @@ def dask_workers(folder: Path) -> Iterator[Started]:
         def workers() -> list[int]:
             return [pid for nanny in nannies for pid in children(nanny.pid) if _is_worker(pid)]
 
-        wait_until(lambda: len(workers()) == 2, nannies[0])
+        wait_until(lambda: len(workers()) == count, nannies[0])
         yield Started(
             "dask",
             ("--runner", "dask", "--", f"--dask_client_address={address}"),
             workers=workers,
-            splits=2,
+            splits=count,
             heals=True,
         )
 
