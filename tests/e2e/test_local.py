@@ -46,13 +46,15 @@ def model(tmp_path: Path) -> str:
 
 def test_every_review_gets_a_valid_answer_from_the_real_model(tmp_path: Path) -> None:
     schema = REVIEWS / "sentiment.schema.json"
-    done = beam_batch(*_arguments(tmp_path, "-m", "local.smollm2", "--schema", str(schema)))
+    done = beam_batch(
+        *_arguments(tmp_path, "-m", "local.smollm2", "--schema", str(schema), "--limit", "5")
+    )
     assert done.returncode == 0, done.stderr
     results = read_jsonl(tmp_path / "out.jsonl")
-    assert [r["id"] for r in results] == [f"r{n}" for n in range(1, 13)]
+    assert [r["id"] for r in results] == [f"r{n}" for n in range(1, 6)]
     assert all(r["ok"] for r in results), results
     assert {r["result"]["sentiment"] for r in results} <= {"positive", "neutral", "negative"}
-    assert json.loads(done.stdout)["usage"]["rows_with_usage"] == 12
+    assert json.loads(done.stdout)["usage"]["rows_with_usage"] == 5
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
@@ -87,7 +89,7 @@ def test_a_real_model_calls_a_tool_and_reads_what_it_says(tmp_path: Path) -> Non
         "---\nfunction_tools: tools.py:add\nrequest_params: {max_iterations: 3}\n---\n"
         "Use the tool add for every sum.\n"
     )
-    sums = [(2, 3), (4, 5), (10, 7)]
+    sums = [(2, 3), (10, 7)]
     (tmp_path / "rows.jsonl").write_text(
         "".join(json.dumps({"a": a, "b": b}) + "\n" for a, b in sums)
     )
