@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 
 import apache_beam as beam
 
-from beam_batch.options import RunSpec
+from beam_batch.calling.setup import WindowSpec
+from beam_batch.options import ModelSpec, RunSpec
 from beam_batch.outputs.commit import CommitSpec
 from beam_batch.outputs.recording import KEPT, RecordSpec
 from beam_batch.outputs.workdir import StopFlag
@@ -14,7 +16,7 @@ from beam_batch.prompts.template import image_fields, stable_prefix
 from beam_batch.records import Split
 from beam_batch.transforms.call_model import CallModel
 from beam_batch.transforms.commit_outputs import CommitOutputs
-from beam_batch.transforms.read_rows import ReadRows
+from beam_batch.transforms.read_splits import ReadSplits
 from beam_batch.transforms.render_prompts import RenderPrompts
 from beam_batch.transforms.select_pending import SelectPending
 from beam_batch.transforms.write_parts import WriteParts
@@ -52,11 +54,23 @@ class Job:
 
 def build(pipeline: beam.Pipeline, job: Job) -> None:
     """Add the graph of a run to a pipeline. Does no I/O."""
-    spec, record = job.spec, job.record
+    record = job.record
     rows, prompts = _prompts(pipeline, job)
-    assert spec.model is not None
-    answers = prompts.prompts | "CallModel" >> CallModel(
-        spec.model,
+    answers = prompts.prompts | "CallModel" >> CallModel.recording(_window_spec(job))
+    receipts = (
+        rows.kept | "WriteKept" >> WriteParts(KEPT, record),
+        prompts.failed | "WriteUnrenderable" >> WriteParts("unrenderable", record),
+        answers.receipts,
+    )
+    receipts | "Receipts" >> beam.Flatten() | "CommitOutputs" >> CommitOutputs(job.commit, job.stop)
+
+
+def _window_spec(job: Job) -> WindowSpec:
+    spec = job.spec
+    assert isinstance(spec.model, ModelSpec), "models are resolved at the start"
+    return WindowSpec(
+        token=uuid.uuid4().hex,
+        model=spec.model,
         instruction=spec.prompt.instruction,
         schema=spec.schema,
         call=spec.call,
@@ -65,17 +79,11 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
         reuse=spec.reuse,
         prefix=stable_prefix(spec.prompt.template),
         include_input=spec.output.include_input,
-        record=record,
+        record=job.record,
         workers=job.workers,
         alone=job.alone,
         crew=spec.crew,
     )
-    receipts = (
-        rows.kept | "WriteKept" >> WriteParts(KEPT, record),
-        prompts.failed | "WriteUnrenderable" >> WriteParts("unrenderable", record),
-        answers.receipts,
-    )
-    receipts | "Receipts" >> beam.Flatten() | "CommitOutputs" >> CommitOutputs(job.commit, job.stop)
 
 
 def build_requests(pipeline: beam.Pipeline, job: Job) -> None:
@@ -105,7 +113,7 @@ def _prompts(pipeline: beam.Pipeline, job: Job) -> tuple[beam.DoOutputsTuple, be
         pipeline
         | "Splits" >> beam.Create(job.splits)
         | "Reshuffle" >> beam.Reshuffle()
-        | "ReadRows" >> ReadRows(spec.source.id_field, job.stop, images, spec.prompt.group_by)
+        | "ReadRows" >> ReadSplits(spec.source.id_field, job.stop, images, spec.prompt.group_by)
         | "SelectPending" >> SelectPending(job.commit.work, job.since or job.commit.session)
     )
     prompts = rows.pending | "RenderPrompts" >> RenderPrompts(

@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from typing import Any
 
 from beam_batch.calling.answering import Answerer, Keeping, Worker
 from beam_batch.calling.gate import Dropped
@@ -55,7 +56,7 @@ class Window:
             self._spent = SpentSpec(spec.record.work, spec.record.session).open()
         self._counts = {"ok": 0, "failed": 0}
         self._usd = 0.0
-        self._inbox: deque[tuple[Prompt, Lane]] = deque()
+        self._inbox: deque[tuple[Prompt, Lane, Any]] = deque()
         self._woken = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
@@ -81,9 +82,9 @@ class Window:
         """Return a recorder for one bundle, or None where outcomes are not recorded."""
         return self._spec.record.open() if self._spec.record is not None else None
 
-    def submit(self, prompt: Prompt, lane: Lane) -> None:
-        """Start answering a prompt; its result goes to the lane. Needs a slot."""
-        self._inbox.append((prompt, lane))
+    def submit(self, prompt: Prompt, lane: Lane, place: Any = None) -> None:
+        """Start answering a prompt; its result goes to the lane, with its place. Needs a slot."""
+        self._inbox.append((prompt, lane, place))
         if not self._woken:
             self._woken = True
             self._loop.call_soon_threadsafe(self._start_waiting)
@@ -163,18 +164,18 @@ class Window:
     def _start_waiting(self) -> None:
         self._woken = False
         while self._inbox:
-            prompt, lane = self._inbox.popleft()
-            task = self._loop.create_task(self._run(prompt, lane))
+            prompt, lane, place = self._inbox.popleft()
+            task = self._loop.create_task(self._run(prompt, lane, place))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, prompt: Prompt, lane: Lane) -> None:
+    async def _run(self, prompt: Prompt, lane: Lane, place: Any) -> None:
         result: Result
         try:
             result = await self._result(prompt, lane)
         except BaseException as error:  # whatever it is must reach process(), or the bundle hangs
             result = error
-        lane.put(result)
+        lane.put(result, place)
 
     async def _result(self, prompt: Prompt, lane: Lane) -> Outcome | None:
         record = self._spec.record
@@ -189,6 +190,7 @@ class Window:
             record.stop.set(str(error), 1)
             self._stop()
             return None
+        lane.tally.add(outcome)
         if lane.recorder is None or record is None:
             return outcome
         kind = "ok" if outcome.ok else "failed"
