@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from collections import deque
 from typing import NamedTuple
 
 from beam_batch.records import Outcome
@@ -24,61 +24,49 @@ class Totals(NamedTuple):
 
 
 class Tally:
-    """Counts outcomes in the event loop, until the bundle's own thread fetches the totals.
+    """Keeps what outcomes tell, until the bundle's own thread fetches the totals.
 
     Beam's counters belong to the thread that works on a bundle, so the loop cannot use them.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._outcomes: deque[Outcome] = deque()
         self._usd = 0.0
-        self._clear()
-
-    def _clear(self) -> None:
-        self._rows = 0
-        self._counts: dict[str, int] = {}
-        self._latencies: list[int] = []
-        self._tokens: list[int] = []
-
-    def add(self, outcome: Outcome) -> None:
-        """Count one outcome."""
-        told = outcome.telemetry
-        failed = len(told.get("failed_attempts") or ())
-        attempts = told.get("attempts") or 0
-        turn = told["usage"].get("turn") or {}
-        read, written = turn.get("input_tokens") or 0, turn.get("output_tokens") or 0
-        usd = told.get("cost_usd")
-        with self._lock:
-            self._rows += 1
-            counts = self._counts
-            for name, number in (
-                ("rows_ok" if outcome.ok else "rows_failed", 1),
-                ("requests", attempts),
-                ("retries", failed if outcome.ok else max(0, failed - 1)),
-                ("input_tokens", read),
-                ("output_tokens", written),
-            ):
-                if number:
-                    counts[name] = counts.get(name, 0) + number
-            if usd:
-                self._usd += usd
-            if attempts:
-                self._latencies.append(round(told["timing"].get("duration_ms") or 0))
-            if turn:
-                self._tokens.append(read + written)
 
     @property
     def waiting(self) -> int:
-        """Rows that were counted since the last look."""
-        return self._rows
+        """Rows that nobody has looked at yet."""
+        return len(self._outcomes)
+
+    def add(self, outcome: Outcome) -> None:
+        """Take one outcome; cheap, for the event loop."""
+        self._outcomes.append(outcome)
 
     def take(self) -> Totals:
-        """Return what was counted since the last look; parts of a micro dollar are carried over."""
-        with self._lock:
-            micro = int(self._usd * 1e6)
-            self._usd -= micro / 1e6
-            if micro:
-                self._counts["cost_micro_usd"] = micro
-            totals = Totals(self._counts, self._latencies, self._tokens)
-            self._clear()
+        """Return what has come since the last look; parts of a micro dollar are carried over."""
+        totals = Totals({}, [], [])
+        for _ in range(len(self._outcomes)):
+            self._count(self._outcomes.popleft(), totals)
+        micro = int(self._usd * 1e6)
+        self._usd -= micro / 1e6
+        totals.counts["cost_micro_usd"] = micro
         return totals
+
+    def _count(self, outcome: Outcome, totals: Totals) -> None:
+        told, counts = outcome.telemetry, totals.counts
+        _add(counts, "rows_ok" if outcome.ok else "rows_failed", 1)
+        if attempts := told.get("attempts"):
+            _add(counts, "requests", attempts)
+            totals.latencies.append(round(told["timing"].get("duration_ms", 0)))
+        if "failed_attempts" in told:
+            _add(counts, "retries", len(told["failed_attempts"]) - (not outcome.ok))
+        if turn := told["usage"].get("turn"):
+            read, written = turn.get("input_tokens") or 0, turn.get("output_tokens") or 0
+            _add(counts, "input_tokens", read)
+            _add(counts, "output_tokens", written)
+            totals.tokens.append(read + written)
+            self._usd += told.get("cost_usd") or 0.0
+
+
+def _add(counts: dict[str, int], name: str, number: int) -> None:
+    counts[name] = counts.get(name, 0) + number

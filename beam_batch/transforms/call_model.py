@@ -15,7 +15,13 @@ from beam_batch.options import ModelSpec
 from beam_batch.records import Outcome, Prompt
 from beam_batch.transforms.call_settings import CallSettings, window_spec
 from beam_batch.transforms.metrics import MOST_WAITING, Meter
-from beam_batch.transforms.windows import check_windows, in_global_window, in_window
+from beam_batch.transforms.windows import (
+    GLOBAL,
+    Place,
+    check_windows,
+    in_global_window,
+    in_window,
+)
 
 FAILED, RECEIPTS = "failed", "receipts"
 
@@ -60,7 +66,8 @@ class CallModel(beam.PTransform):
         """Apply to a collection of prompts."""
         check_windows(prompts)
         tags = (FAILED,) if self._spec.record is None else (FAILED, RECEIPTS)
-        return prompts | beam.ParDo(_CallModelFn(self._spec)).with_outputs(*tags, main="ok")
+        fn = _InWindowsFn if self._spec.record is None else _CallModelFn
+        return prompts | beam.ParDo(fn(self._spec)).with_outputs(*tags, main="ok")
 
 
 def make_window(spec: WindowSpec) -> Window:
@@ -93,17 +100,15 @@ class _CallModelFn(beam.DoFn):
         if self._window is not None:
             self._lane = Lane(self._window)
 
-    def process(
-        self,
-        prompt: Prompt,
-        stamp: Any = beam.DoFn.TimestampParam,
-        window: Any = beam.DoFn.WindowParam,
-    ) -> Iterator[Any]:
+    def process(self, prompt: Prompt) -> Iterator[Any]:
+        return self._call(prompt, GLOBAL)
+
+    def _call(self, prompt: Prompt, place: Place) -> Iterator[Any]:
         lane = self._lane
         if lane is None:
             return
         while not self._stopped():
-            if lane.try_submit(prompt, (stamp, window)):
+            if lane.try_submit(prompt, place):
                 break
             if lane.recorder is None:
                 lane.wait()
@@ -152,6 +157,18 @@ class _CallModelFn(beam.DoFn):
                 yield in_window(_tagged(outcome), place)
         finally:
             lane.settle()
+
+
+class _InWindowsFn(_CallModelFn):
+    """Keeps each prompt's timestamp and window, which Beam finds out for every element."""
+
+    def process(
+        self,
+        prompt: Prompt,
+        stamp: Any = beam.DoFn.TimestampParam,
+        window: Any = beam.DoFn.WindowParam,
+    ) -> Iterator[Any]:
+        return self._call(prompt, (stamp, window))
 
 
 def _tagged(outcome: Outcome) -> Outcome | beam.pvalue.TaggedOutput:

@@ -24,7 +24,8 @@ class Meter:
             return
         totals = tally.take()
         for name, number in totals.counts.items():
-            Metrics.counter(NAMESPACE, name).inc(number)
+            if number:
+                Metrics.counter(NAMESPACE, name).inc(number)
         for value in totals.latencies:
             self._latency.update(value)
         for value in totals.tokens:

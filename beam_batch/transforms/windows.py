@@ -11,7 +11,9 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_batch.errors import OptionsError
 
-GLOBAL = (GlobalWindow().max_timestamp(), GlobalWindow())
+Place = tuple[Any, Any]
+"""A timestamp and a window."""
+GLOBAL: Place = (GlobalWindow().max_timestamp(), GlobalWindow())
 
 
 def in_global_window(element: Any) -> Any:
@@ -19,7 +21,7 @@ def in_global_window(element: Any) -> Any:
     return in_window(element, GLOBAL)
 
 
-def in_window(element: Any, place: tuple[Any, Any]) -> Any:
+def in_window(element: Any, place: Place) -> Any:
     """Put an element, tagged or not, at a timestamp and into a window."""
     if isinstance(element, TaggedOutput):
         return TaggedOutput(element.tag, in_window(element.value, place))

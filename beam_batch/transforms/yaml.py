@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Optional
 
 import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.typehints.row_type import RowTypeConstraint
 from apache_beam.typehints.schemas import named_fields_from_element_type
 from apache_beam.yaml.yaml_utils import SafeLineLoader
@@ -33,7 +34,9 @@ class CallModel(beam.PTransform):
 
     Args:
         model: a model string; without it BEAM_BATCH_MODEL is used.
-        template: the prompt, with {{field}} for fields; without it the whole row as JSON.
+        template: the prompt, with {{field}} for fields, which Beam YAML wants between {% raw %} and
+            {% endraw %}; without it the whole row as JSON.
+        template_file: a file with the template instead.
         instruction: what the model is told before each prompt.
         schema: a JSON Schema that results must match, as a mapping or as the path of a file.
         parallel: requests in flight in each worker process; without it the best number is found.
@@ -47,7 +50,8 @@ class CallModel(beam.PTransform):
     def __init__(
         self,
         model: Optional[str] = None,  # noqa: UP045 (Beam does not know the other form)
-        template: str = DEFAULT_TEMPLATE,
+        template: Optional[str] = None,  # noqa: UP045
+        template_file: Optional[str] = None,  # noqa: UP045
         instruction: Optional[str] = None,  # noqa: UP045
         schema: Any = None,
         parallel: Optional[int] = None,  # noqa: UP045
@@ -68,7 +72,7 @@ class CallModel(beam.PTransform):
         if instruction is not None:
             settings["instruction"] = instruction
         self._call = call_model.CallModel(model, **settings)
-        self._template = template
+        self._template = _template(template, template_file)
         self._prefix = added_prefix
         self._errors = (error_handling or {}).get("output")
 
@@ -135,6 +139,15 @@ class _RenderFn(beam.DoFn):
                 outcome = made.value
                 envelope = outcome.envelope | {"input": {"row": row}}
                 yield beam.pvalue.TaggedOutput(made.tag, outcome._replace(envelope=envelope))
+
+
+def _template(text: str | None, file: str | None) -> str:
+    if text is not None and file is not None:
+        raise OptionsError("template and template_file exclude each other.")
+    if file is None:
+        return DEFAULT_TEMPLATE if text is None else text
+    with FileSystems.open(file) as opened:
+        return opened.read().decode()
 
 
 def _schema(given: Any) -> SchemaSpec | None:
