@@ -36,6 +36,7 @@ setup(
     extras_require={
         "agents": ["mcp>=2.3,<3", "PyYAML>=6", "pydantic>=2.11,<3"],
         "az": ["adlfs>=2025.8"],
+        "dask": ["dask>=2024.4.2", "distributed>=2024.4.2"],
         "estimate": ["quicktok-v1>=0.4,<0.5; python_version < '3.14'"],
         "gs": ["gcsfs>=2025.3"],
         "hub": ["huggingface_hub>=1"],
@@ -46,6 +47,8 @@ setup(
         "sql": ["duckdb>=1.4,<3"],
         "yaml": ["apache-beam[yaml]>=2.77,<2.78"],
         "test": [
+            "dask>=2024.4.2",
+            "distributed>=2024.4.2",
             "duckdb>=1.4,<3",
             "huggingface_hub>=1",
             "jinja2>=3,<3.2",

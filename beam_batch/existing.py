@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from beam_batch import jsonio
-from beam_batch.errors import InvalidJSON, OptionsError
+from beam_batch.errors import InvalidJSON, OptionsError, RunStopped
 from beam_batch.inputs.plan import Plan, rows_of
 from beam_batch.manifest import refuse_mixing
 from beam_batch.options import OutputSpec, RunSpec
 from beam_batch.options.agents import TRACE_MANIFEST
-from beam_batch.outputs import prior
+from beam_batch.outputs import envelope, parts, prior
 from beam_batch.outputs.commit import APPEND, NEW, REWRITE, shards_in
+from beam_batch.outputs.recording import RecordSpec
 from beam_batch.outputs.trace_files import has_traces
-from beam_batch.outputs.workdir import WorkDir, settings_file
+from beam_batch.outputs.workdir import StopFlag, WorkDir, settings_file
+from beam_batch.records import Row
 
 
 def _targets(spec: RunSpec) -> list[tuple[str, str]]:
@@ -91,17 +96,48 @@ def _refuse_dropping(
     out: OutputSpec, index: Path, answers: int, plan: Plan, id_field: str | None
 ) -> None:
     """Refuse to replace an output by one that lacks answers which it has."""
-    known = prior.PriorAnswers(index)
-    try:
-        kept = sum(known.find(row.id) is not None for row in rows_of(plan, id_field))
-    finally:
-        known.close()
+    with closing(prior.PriorAnswers(index)) as known:
+        kept = sum(1 for _ in _answered(known, plan, id_field))
     if kept < answers:
         raise OptionsError(
             f"--output {out.output} holds {answers} answers, but only {kept} of their rows are "
             "selected: --resume --overwrite would drop the others. Select them too, or leave "
             "--overwrite out."
         )
+
+
+def _answered(
+    known: prior.PriorAnswers, plan: Plan, id_field: str | None
+) -> Iterator[tuple[Row, tuple[str, int, int]]]:
+    """Yield the selected rows whose ids have an answer, and where each stands."""
+    for row in rows_of(plan, id_field):
+        place = known.find(row.id)
+        if place is not None:
+            yield row, place
+
+
+def keep_answers(work: WorkDir, index: Path, plan: Plan, id_field: str | None) -> int:
+    """Record the rows that a finished output has an answer for; return how many there are.
+
+    Raises:
+        RunStopped: the work directory does not take them.
+    """
+    if not index.exists():
+        return 0
+    stop = StopFlag(work, f"stop-{uuid.uuid4().hex[:8]}")
+    recorder = RecordSpec(work=work, session=parts.KEPT_SESSION, stop=stop).open()
+    kept = 0
+    with closing(prior.PriorAnswers(index)) as known, closing(recorder):
+        for row, place in _answered(known, plan, id_field):
+            if row.failure is not None:
+                continue
+            answer = known.read(place) | {"row_number": row.number}
+            if not recorder.record(envelope.keep(row, answer), parts.KEPT):
+                break
+            kept += 1
+    if stop.is_set_here():
+        raise RunStopped(*(stop.read() or ("stopped", 1)))
+    return kept
 
 
 def _settings(out: OutputSpec, marks: dict[str, Any]) -> dict[str, Any]:

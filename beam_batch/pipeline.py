@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from dataclasses import dataclass
 
 import apache_beam as beam
 
 from beam_batch.calling.setup import WindowSpec
+from beam_batch.calling.window import LINGER
 from beam_batch.options import ModelSpec, RunSpec
 from beam_batch.outputs.commit import CommitSpec
-from beam_batch.outputs.recording import KEPT, RecordSpec
+from beam_batch.outputs.recording import RecordSpec
 from beam_batch.outputs.workdir import StopFlag
 from beam_batch.prompts.template import image_fields, stable_prefix
 from beam_batch.records import Split
 from beam_batch.transforms.call_model import CallModel
-from beam_batch.transforms.commit_outputs import CommitOutputs
+from beam_batch.transforms.fused import Fused
 from beam_batch.transforms.read_splits import ReadSplits
 from beam_batch.transforms.render_prompts import RenderPrompts
 from beam_batch.transforms.select_pending import SelectPending
@@ -30,6 +32,7 @@ class Job:
 
     Attributes:
         since: session whose failures, and later ones, are final; None for this session.
+        fused: the graph is one step, for an engine that would break it.
     """
 
     spec: RunSpec
@@ -39,6 +42,7 @@ class Job:
     workers: int = 1
     alone: bool = False
     since: int | None = None
+    fused: bool = False
 
     @property
     def record(self) -> RecordSpec:
@@ -54,15 +58,18 @@ class Job:
 
 def build(pipeline: beam.Pipeline, job: Job) -> None:
     """Add the graph of a run to a pipeline. Does no I/O."""
-    record = job.record
-    rows, prompts = _prompts(pipeline, job)
-    answers = prompts.prompts | "CallModel" >> CallModel.recording(_window_spec(job))
-    receipts = (
-        rows.kept | "WriteKept" >> WriteParts(KEPT, record),
-        prompts.failed | "WriteUnrenderable" >> WriteParts("unrenderable", record),
-        answers.receipts,
-    )
-    receipts | "Receipts" >> beam.Flatten() | "CommitOutputs" >> CommitOutputs(job.commit, job.stop)
+    if job.fused:
+        splits = pipeline | "Splits" >> beam.Create(job.splits)
+        splits | "AnswerRows" >> Fused(functools.partial(_answers, job=job), job.stop)
+        return
+    _answers(_splits(pipeline, job.splits), job)
+
+
+def _answers(splits: beam.PCollection, job: Job) -> None:
+    """Add the way of a row from its split to a part file."""
+    prompts = _prompts(splits, job)
+    prompts.failed | "WriteUnrenderable" >> WriteParts("unrenderable", job.record)
+    prompts.prompts | "CallModel" >> CallModel.recording(_window_spec(job))
 
 
 def _window_spec(job: Job) -> WindowSpec:
@@ -83,15 +90,15 @@ def _window_spec(job: Job) -> WindowSpec:
         workers=job.workers,
         alone=job.alone,
         crew=spec.crew,
+        linger=LINGER if job.fused else 0.0,
     )
 
 
 def build_requests(pipeline: beam.Pipeline, job: Job) -> None:
     """Add the first graph of a run through a Batch API: it ends with request files."""
-    rows, prompts = _prompts(pipeline, job)
+    prompts = _prompts(_splits(pipeline, job.splits), job)
     requests = prompts.prompts | "WriteRequests" >> WriteRequests(job.spec, job.record)
     closed = (
-        rows.kept | "WriteKept" >> WriteParts(KEPT, job.record),
         prompts.failed | "WriteUnrenderable" >> WriteParts("unrenderable", job.record),
         requests.failed | "WriteUnsendable" >> WriteParts("failed", job.record),
         requests.files,
@@ -99,24 +106,22 @@ def build_requests(pipeline: beam.Pipeline, job: Job) -> None:
     closed | "Closed" >> beam.Flatten() | "PlanBatches" >> PlanBatches(job.record)
 
 
-def build_commit(pipeline: beam.Pipeline, job: Job) -> None:
-    """Add the last graph of a run through a Batch API, once every row has an outcome."""
-    pipeline | "Settled" >> beam.Create([]) | "CommitOutputs" >> CommitOutputs(job.commit, job.stop)
+def _splits(pipeline: beam.Pipeline, splits: tuple[Split, ...]) -> beam.PCollection:
+    """Add the splits, each to go wherever a worker is free."""
+    return pipeline | "Splits" >> beam.Create(splits) | "Reshuffle" >> beam.Reshuffle()
 
 
-def _prompts(pipeline: beam.Pipeline, job: Job) -> tuple[beam.DoOutputsTuple, beam.DoOutputsTuple]:
-    """Add what every run begins with; return rows and prompts."""
+def _prompts(splits: beam.PCollection, job: Job) -> beam.DoOutputsTuple:
+    """Add what every run begins with."""
     spec, out = job.spec, job.spec.output
     images = image_fields(spec.prompt.template)
 
-    rows = (
-        pipeline
-        | "Splits" >> beam.Create(job.splits)
-        | "Reshuffle" >> beam.Reshuffle()
+    return (
+        splits
         | "ReadRows" >> ReadSplits(spec.source.id_field, job.stop, images, spec.prompt.group_by)
         | "SelectPending" >> SelectPending(job.commit.work, job.since or job.commit.session)
+        | "RenderPrompts"
+        >> RenderPrompts(
+            spec.prompt.template, spec.source.id_field, out.include_input, spec.prompt.files_root
+        )
     )
-    prompts = rows.pending | "RenderPrompts" >> RenderPrompts(
-        spec.prompt.template, spec.source.id_field, out.include_input, spec.prompt.files_root
-    )
-    return rows, prompts

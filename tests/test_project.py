@@ -15,12 +15,13 @@ import beam_batch
 from tests.support import ROOT, environment
 
 PACKAGE = ROOT / "beam_batch"
-BASE = {"errors", "hubname", "jsonio", "options", "records", "redaction"}
+BASE = {"errors", "hubname", "jsonio", "options", "places", "records", "redaction"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "jsonio": {"errors"},
     "hubname": {"errors"},
     "records": set(),
+    "places": {"errors"},
     "redaction": set(),
     "options": {"errors"},
     "inputs": BASE,
@@ -36,7 +37,8 @@ LAYERS: dict[str, set[str]] = {
     "pipeline": BASE | {"transforms", "calling", "outputs", "prompts"},
     "manifest": BASE | {"agents", "inputs", "providers"},
     "progress": BASE | {"outputs"},
-    "checks": BASE | {"agents", "batches", "calling", "outputs", "prompts", "providers", "reuse"},
+    "checks": BASE
+    | {"agents", "batches", "calling", "outputs", "prompts", "providers", "reuse", "runners"},
     "preview": BASE | {"inputs", "prompts", "providers"},
     "estimate": BASE | {"inputs", "prompts", "providers", "calling", "checks", "launch", "reuse"},
     "existing": BASE | {"inputs", "outputs", "manifest"},
@@ -51,11 +53,13 @@ LAYERS: dict[str, set[str]] = {
         "providers",
         "checks",
         "progress",
+        "runners",
         "session",
         "signals",
     },
     "backend": BASE | {"batches", "engine", "outputs", "session"},
-    "engine": BASE | {"outputs", "pipeline", "session", "signals"},
+    "engine": BASE | {"outputs", "pipeline", "runners", "session", "signals"},
+    "runners": BASE | {"agents", "calling", "outputs"},
     "signals": {"outputs"},
     "cli": BASE
     | {
@@ -73,7 +77,7 @@ LAYERS: dict[str, set[str]] = {
     "__main__": {"cli"},
     "__init__": BASE | {"agents", "launch", "outputs", "prompts", "transforms"},
 }
-BEAM_USERS = {"transforms", "pipeline", "engine"}
+BEAM_USERS = {"transforms", "pipeline", "engine", "runners"}
 
 
 def _modules() -> list[Path]:
@@ -121,8 +125,8 @@ def test_exported_names_are_these() -> None:
         "BatchError", "BatchSpec", "BudgetSpec", "CallModel", "CallSpec", "CrewSpec", "ModelSpec",
         "OpenAICompatibleModelHandler", "OptionsError", "OutputSpec", "PriceSpec", "PromptSpec",
         "ReadRows", "RenderPrompts", "RepairSpec", "ReuseSpec", "RowError", "RunSpec",
-        "RunStopped", "SchemaSpec", "SourceSpec", "Summary", "ToDict", "ToJson", "TraceSpec",
-        "WriteEnvelopes", "load_crew", "load_schema_file", "run",
+        "RunStopped", "RunnerSpec", "SchemaSpec", "SourceSpec", "Summary", "ToDict", "ToJson",
+        "TraceSpec", "WriteEnvelopes", "load_crew", "load_schema_file", "run",
     ]  # fmt: skip
     for name in beam_batch.__all__:
         assert getattr(beam_batch, name) is not None

@@ -21,11 +21,13 @@ from beam_batch.options import (
     PromptSpec,
     RepairSpec,
     ReuseSpec,
+    RunnerSpec,
     RunSpec,
     SchemaSpec,
     SourceSpec,
 )
-from beam_batch.outputs.workdir import WorkDir, default_work_dir, write_atomically
+from beam_batch.outputs.workdir import WorkDir, default_work_dir
+from beam_batch.places import write_atomically
 
 _SPECS: dict[str, Any] = {
     "source": SourceSpec, "output": OutputSpec, "model": ModelSpec, "prompt": PromptSpec,
@@ -63,9 +65,9 @@ def load_run(work: WorkDir) -> tuple[RunSpec, str]:
         source = specs["source"]
         if not isinstance(source.input, str):
             specs["source"] = dataclasses.replace(source, input=tuple(source.input))
-        return RunSpec(runner=fields["runner"], beam_args=tuple(fields["beam_args"]), **specs), str(
-            data["cwd"]
-        )
+        asked = fields["runner"]
+        runner = RunnerSpec(**asked | {"beam_args": tuple(asked["beam_args"])})
+        return RunSpec(runner=runner, **specs), str(data["cwd"])
     except (OSError, InvalidJSON, LookupError, TypeError) as error:
         raise OptionsError(
             f"{work.path}: the settings of its run cannot be read ({error}). Go on with the "

@@ -46,6 +46,7 @@ class WindowSpec:
         workers: processes of this machine that share the limits of `call`.
         alone: whether this is the run's only worker process.
         crew: the agents that answer rows, or None where `model` does.
+        linger: seconds that the window stays open after its last bundle, for the next.
     """
 
     token: str
@@ -62,6 +63,7 @@ class WindowSpec:
     workers: int = 1
     alone: bool = False
     crew: CrewSpec | None = None
+    linger: float = 0.0
 
 
 def gate_spec(spec: WindowSpec, share: Share | None) -> GateSpec:

@@ -9,7 +9,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from beam_batch.calling.answering import Answerer, Keeping, Worker
 from beam_batch.calling.gate import Dropped
@@ -17,14 +18,17 @@ from beam_batch.calling.lane import Lane, Result
 from beam_batch.calling.setup import MakeWorker, WindowSpec, gate_spec, make_ladder, secrets_of
 from beam_batch.calling.slots import Slots
 from beam_batch.errors import FatalReply
+from beam_batch.outputs.gauges import GaugeSpec
 from beam_batch.outputs.recording import Recorder
 from beam_batch.outputs.sharing import Presence, Share
 from beam_batch.outputs.spent import SpentLog, SpentSpec
-from beam_batch.outputs.workdir import GaugeSpec
 from beam_batch.records import Outcome, Prompt
 from beam_batch.redaction import redactor
 
+T = TypeVar("T")
 WATCH_INTERVAL = 0.1
+LINGER = 5.0
+"""Seconds that a window without a bundle stays open, where an engine ends bundles one by one."""
 LONGEST_CLOSE = 15.0
 """Seconds after which what does not close is left to the end of the process."""
 
@@ -80,7 +84,9 @@ class Window:
 
     def new_recorder(self) -> Recorder | None:
         """Return a recorder for one bundle, or None where outcomes are not recorded."""
-        return self._spec.record.open() if self._spec.record is not None else None
+        if self._spec.record is None:
+            return None
+        return self._spec.record.open(enough=self._limits.parallel or self._limits.most)
 
     def submit(self, prompt: Prompt, lane: Lane, place: Any = None) -> None:
         """Start answering a prompt; its result goes to the lane, with its place. Needs a slot."""
@@ -146,12 +152,20 @@ class Window:
             while True:
                 if self._spec.workers > 1 and self._presence and self._presence.driver_is_gone():
                     record.stop.set("the driver is gone", 1)
-                if record.stop.is_set():
+                if await self._aside(record.stop.is_set):
                     self._stop()
-                gauge.show(self._shown(self._answerer.in_flight))
+                if gauge.is_due():
+                    await self._aside(gauge.show, self._shown(self._answerer.in_flight))
                 await asyncio.sleep(WATCH_INTERVAL)
         finally:
             gauge.show(self._shown(0), force=True)
+
+    async def _aside(self, call: Callable[..., T], *values: Any) -> T:
+        """Call what may go through a network; a folder is quick enough to be used here."""
+        record = self._spec.record
+        if record is None or record.work.is_folder:
+            return call(*values)
+        return await asyncio.to_thread(call, *values)
 
     def _shown(self, in_flight: int) -> dict[str, float]:
         return {**self._counts, "usd": self._usd, "in_flight": in_flight}
@@ -194,7 +208,7 @@ class Window:
         if lane.recorder is None or record is None:
             return outcome
         kind = "ok" if outcome.ok else "failed"
-        self._counts[kind] += lane.recorder.record(outcome, kind)
+        self._counts[kind] += await lane.recorder.recorded(outcome, kind)
         if self._spent is not None and outcome.row_number is not None:
             self._spent.done(outcome.row_number)
         self._usd += outcome.telemetry.get("cost_usd") or 0.0
@@ -203,25 +217,60 @@ class Window:
         return None
 
 
-_windows: dict[str, tuple[Window, int]] = {}
+@dataclass
+class _Held:
+    """This process's window of a run, and who holds it."""
+
+    window: Window
+    users: int = 0
+    closing: threading.Timer | None = None
+
+
+_windows: dict[str, _Held] = {}
 _windows_lock = threading.Lock()
 
 
 def acquire_window(spec: WindowSpec, make: Callable[[WindowSpec], Window] = Window) -> Window:
     """Return this process's window, made at first use."""
     with _windows_lock:
-        window, users = _windows.get(spec.token, (None, 0))
-        if window is None:
-            window = make(spec)
-        _windows[spec.token] = (window, users + 1)
-        return window
+        held = _windows.get(spec.token)
+        if held is None:
+            held = _windows[spec.token] = _Held(make(spec))
+        if held.closing is not None:
+            held.closing.cancel()
+            held.closing = None
+        held.users += 1
+        return held.window
 
 
 def release_window(spec: WindowSpec) -> None:
-    """Close the process's window when its last user is done."""
+    """Close the process's window when its last user is done, or a little later."""
     with _windows_lock:
-        window, users = _windows.pop(spec.token)
-        if users > 1:
-            _windows[spec.token] = (window, users - 1)
+        held = _windows[spec.token]
+        held.users -= 1
+        if held.users:
             return
-    window.close()
+        if spec.linger and not (spec.record is not None and spec.record.stop.is_set()):
+            held.closing = threading.Timer(spec.linger, _close_idle, (spec.token,))
+            held.closing.daemon = True
+            held.closing.start()
+            return
+        del _windows[spec.token]
+    held.window.close()
+
+
+def close_idle_windows() -> None:
+    """Close the windows that nobody holds at this moment."""
+    for token in list(_windows):
+        _close_idle(token)
+
+
+def _close_idle(token: str) -> None:
+    with _windows_lock:
+        held = _windows.get(token)
+        if held is None or held.users:
+            return
+        del _windows[token]
+        if held.closing is not None:
+            held.closing.cancel()
+    held.window.close()

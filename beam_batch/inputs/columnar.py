@@ -12,7 +12,8 @@ from typing import Any
 
 from beam_batch.errors import InvalidRow, OptionsError, first_line
 from beam_batch.inputs.base import Chunk, Columns, Images, Value
-from beam_batch.inputs.opening import open_random, scheme_of
+from beam_batch.inputs.opening import open_random
+from beam_batch.places.remote import scheme_of
 from beam_batch.records import Source
 
 BATCH_ROWS = 1024

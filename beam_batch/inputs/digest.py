@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 
-from beam_batch.inputs.opening import scheme_of
+from beam_batch.places.remote import scheme_of
 from beam_batch.records import Source
 
 WHOLE = 16 << 20

@@ -92,7 +92,7 @@ def _converted_files(hub: _Hub, name: HubName) -> list[str]:
 
 
 def _bucket_files(uri: str) -> list[str]:
-    from beam_batch.inputs.opening import filesystem_of
+    from beam_batch.places.remote import filesystem_of
 
     filesystem = filesystem_of(uri)
     path = uri.removeprefix("hf://")
@@ -140,7 +140,7 @@ def _asked(call: Callable[[], Any], uri: str) -> Any:
     """Call the Hub, and say in our words what it refuses."""
     from huggingface_hub import errors
 
-    from beam_batch.inputs.opening import retried
+    from beam_batch.places.remote import retried
 
     try:
         return retried(call, uri)

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from beam_batch.errors import OptionsError, first_line
 from beam_batch.inputs import hub
-from beam_batch.inputs.opening import filesystem_of, retried, scheme_of
 from beam_batch.options import SourceSpec
+from beam_batch.places.remote import filesystem_of, retried, scheme_of
 
 FORMATS = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv",

@@ -20,8 +20,9 @@ from typing import IO, Any, NamedTuple
 
 from beam_batch.errors import OptionsError, first_line
 from beam_batch.inputs.jsonl import LineEnds
-from beam_batch.inputs.opening import open_stream, scheme_of
+from beam_batch.inputs.opening import open_stream
 from beam_batch.inputs.resolve import STDIN, Origin
+from beam_batch.places.remote import scheme_of
 
 _BLOCK = 1 << 20
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from beam_batch.errors import OptionsError
 from beam_batch.inputs.columnar import INTEGER, arrow_to_parquet
-from beam_batch.inputs.opening import open_random, scheme_of
+from beam_batch.inputs.opening import open_random
+from beam_batch.places.remote import scheme_of
 from beam_batch.records import Source
 
 ROW_GROUP = 20_000

@@ -125,11 +125,10 @@ def spent_by_sessions(work: WorkDir, counts: Callable[[int], bool]) -> tuple[flo
     """Add up what some sessions have spent, with and without an outcome: US dollars, and tokens."""
     lost = spent.lost(work, counts)
     usd, tokens = lost.usd or 0.0, _total(lost.usage)
-    for path in work.parts.glob("*.jsonl"):
-        session = parts.PartName.parse(path).session
-        if session == parts.KEPT_SESSION or not counts(session):
+    for part in parts.all_parts(work.place):
+        if part.session == parts.KEPT_SESSION or not counts(part.session):
             continue
-        for found in parts.read(path):
+        for found in parts.read(part):
             if found is None:
                 continue
             telemetry = jsonio.loads_own(found.telemetry)

@@ -5,6 +5,7 @@ The kernel frees a lock when its process dies, however it dies.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
@@ -12,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from beam_batch.outputs.workdir import WorkDir
+from beam_batch.errors import OptionsError
+from beam_batch.outputs.workdir import StopFlag, WorkDir
 
 PATIENCE = 60.0
 """Seconds to wait for workers of an earlier session: they end when their driver is gone."""
@@ -39,8 +41,10 @@ class Presence:
 def wait_for_workers(work: WorkDir, waiting: Callable[[], None]) -> bool:
     """Wait until no worker of an earlier session is left; call `waiting` once if that takes time.
 
+    Those that outlive their driver are told to drain: an engine elsewhere goes on without it.
     Returns False where some are left after a minute.
     """
+    _stop_earlier(work)
     end = time.monotonic() + PATIENCE
     with (work.root / "workers").open("a") as file:
         while not _try(file, fcntl.LOCK_EX):
@@ -50,6 +54,13 @@ def wait_for_workers(work: WorkDir, waiting: Callable[[], None]) -> bool:
             waiting = _nothing
             time.sleep(_PAUSE)
     return True
+
+
+def _stop_earlier(work: WorkDir) -> None:
+    with contextlib.suppress(OptionsError):  # a damaged manifest is spoken of later
+        manifest = work.read_manifest() or {}
+        if "stop" in manifest:
+            StopFlag(work, manifest["stop"]).set("another session has begun", 1)
 
 
 class Share:

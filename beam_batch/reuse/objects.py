@@ -9,7 +9,7 @@ from typing import Any
 
 from beam_batch import jsonio
 from beam_batch.errors import OptionsError, first_line
-from beam_batch.inputs.opening import filesystem_of, retried, scheme_of
+from beam_batch.places.remote import filesystem_of, retried, scheme_of
 from beam_batch.reuse.kept import Entry, KeptReply, say
 
 MARK = "beam-batch-cache.json"

@@ -19,11 +19,10 @@ from beam_batch.transforms.windows import (
     GLOBAL,
     Place,
     check_windows,
-    in_global_window,
     in_window,
 )
 
-FAILED, RECEIPTS = "failed", "receipts"
+FAILED = "failed"
 
 
 class CallModel(beam.PTransform):
@@ -55,7 +54,7 @@ class CallModel(beam.PTransform):
     def recording(cls, spec: WindowSpec) -> Self:
         """Return the one of a run, whose outcomes go to part files the moment they are complete.
 
-        Its output is `receipts`; `ok` and `failed` stay empty.
+        A slot is free once its outcome is there; `ok` and `failed` stay empty.
         """
         made = cls.__new__(cls)
         beam.PTransform.__init__(made)
@@ -65,9 +64,8 @@ class CallModel(beam.PTransform):
     def expand(self, prompts: beam.PCollection) -> beam.DoOutputsTuple:
         """Apply to a collection of prompts."""
         check_windows(prompts)
-        tags = (FAILED,) if self._spec.record is None else (FAILED, RECEIPTS)
         fn = _InWindowsFn if self._spec.record is None else _CallModelFn
-        return prompts | beam.ParDo(fn(self._spec)).with_outputs(*tags, main="ok")
+        return prompts | beam.ParDo(fn(self._spec)).with_outputs(FAILED, main="ok")
 
 
 def make_window(spec: WindowSpec) -> Window:
@@ -124,8 +122,7 @@ class _CallModelFn(beam.DoFn):
             self._lane.wait()
             self._meter.show(self._lane.tally)
             yield from self._emit()
-        for receipt in self._lane.close():
-            yield in_global_window(beam.pvalue.TaggedOutput(RECEIPTS, receipt))
+        self._lane.close()
         self._meter.show(self._lane.tally)
         self._lane = None
 

@@ -1,0 +1,100 @@
+"""A folder of a file system as a place."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+from beam_batch.places.base import Listed
+
+BUFFER = 1 << 20
+
+
+class Folder:
+    """A folder, made at the first `put`."""
+
+    is_folder = True
+
+    def __init__(self, path: str) -> None:
+        self.uri = path
+        self._root = Path(path)
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write beside, sync, rename."""
+        path = self._root / name
+        try:
+            write_atomically(path, data)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, data)
+
+    def put_file(self, name: str, path: Path) -> None:
+        """Copy beside, sync, rename."""
+        target = self._root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(target) as file, path.open("rb") as source:
+            shutil.copyfileobj(source, file, BUFFER)
+
+    def get(self, name: str) -> bytes | None:
+        """Read a file."""
+        try:
+            return (self._root / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def list(self, prefix: str) -> list[Listed]:
+        """List the files of one folder; a prefix names a folder and the beginning of a name."""
+        folder, _, start = prefix.rpartition("/")
+        found: list[Listed] = []
+        with contextlib.suppress(FileNotFoundError), os.scandir(self._root / folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(start) and not entry.name.endswith(".tmp"):
+                    with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                        if entry.is_file():
+                            name = f"{folder}/{entry.name}" if folder else entry.name
+                            found.append(Listed(name, entry.stat().st_size))
+        return sorted(found)
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open a file."""
+        return (self._root / name).open("rb", buffering=BUFFER)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Unlink files."""
+        for name in names:
+            (self._root / name).unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Put a file in place whole: written beside, synced, renamed."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a file that is put in place whole at the end, unless an error ends it."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder survive the death of the machine."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,99 @@
+"""A prefix of an object store as a place, through fsspec: s3://, gs://, az:// and others."""
+
+from __future__ import annotations
+
+import errno
+import io
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from beam_batch.errors import BatchError, OptionsError, first_line
+from beam_batch.places.base import Listed
+from beam_batch.places.remote import RemoteFile, filesystem_of, retried, scheme_of
+
+ATTEMPTS = 4
+"""Times that a request of ours is made; the clients of the stores try again by themselves."""
+AT_ONCE = 500
+READ_AHEAD = 8 << 20
+STORES = ("s3", "gs", "gcs", "az", "abfs")
+
+
+class Store:
+    """A prefix of an object store; opened at first use."""
+
+    is_folder = False
+
+    def __init__(self, uri: str) -> None:
+        """Name the prefix.
+
+        Raises:
+            OptionsError: what the scheme needs is not installed, or it is no object store.
+        """
+        if scheme_of(uri) not in STORES:
+            raise OptionsError(f"{uri} is no object store; use s3://, gs:// or az://.")
+        self.uri = uri.rstrip("/")
+        self._files = filesystem_of(self.uri, use_listings_cache=False)
+        self._root = str(self._files._strip_protocol(self.uri)).rstrip("/")
+
+    def put(self, name: str, data: bytes) -> None:
+        """Put an object by one request."""
+        self._asked(lambda: self._files.pipe_file(self._path(name), data))
+
+    def put_file(self, name: str, path: Path) -> None:
+        """Put a file in place; a large one in parts, and visible when all are there."""
+        self._asked(lambda: self._files.put_file(str(path), self._path(name)))
+
+    def get(self, name: str) -> bytes | None:
+        """Get an object by one request."""
+        try:
+            data: bytes = self._asked(lambda: self._files.cat_file(self._path(name)))
+        except FileNotFoundError:
+            return None
+        return data
+
+    def list(self, prefix: str) -> list[Listed]:
+        """List objects; only those below the folder that the prefix names are asked for."""
+        folder, _, start = prefix.rpartition("/")
+        where = f"{self._root}/{folder}".rstrip("/")
+        options = {"prefix": start} if start else {}
+        try:
+            found = self._asked(lambda: self._files.find(where, detail=True, **options))
+        except FileNotFoundError:
+            return []
+        skip = len(self._root) + 1
+        named = (Listed(path[skip:], int(info["size"])) for path, info in found.items())
+        return sorted(item for item in named if item.name.startswith(prefix))
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open an object; reads are ranges of 8 MiB."""
+        size = int(self._asked(lambda: self._files.info(self._path(name)))["size"])
+        return io.BufferedReader(RemoteFile(f"{self.uri}/{name}", self._files, size), READ_AHEAD)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove objects, some hundred in one request."""
+        names = iter(names)
+        while chunk := [self._path(name) for name in islice(names, AT_ONCE)]:
+            self._remove(chunk)
+
+    def _remove(self, paths: Sequence[str]) -> None:
+        try:
+            self._asked(lambda: self._files.rm(paths))
+        except FileNotFoundError:
+            if len(paths) > 1:  # one of them is gone: the others are not
+                for path in paths:
+                    self._remove([path])
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def _asked(self, call: Callable[[], Any]) -> Any:
+        try:
+            return retried(call, self.uri, ATTEMPTS)
+        except (OSError, OptionsError):
+            raise
+        except BatchError as error:
+            raise OSError(errno.EIO, str(error), self.uri) from None
+        except Exception as error:  # clients of object stores raise what they like
+            raise OSError(errno.EIO, first_line(error), self.uri) from None

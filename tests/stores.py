@@ -1,0 +1,57 @@
+"""An S3 server on the loopback address, and what clients need to reach it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+KEYS = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "sk-canary-s3",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_MAX_ATTEMPTS": "1",
+}
+
+
+@contextmanager
+def s3_server() -> Iterator[dict[str, str]]:
+    """Start a server without a bucket; yields the environment that reaches it."""
+    pytest.importorskip("s3fs", reason="s3:// needs s3fs: pip install 'beam-batch[s3]'")
+    server = pytest.importorskip("moto.server", reason="moto[server] stands for S3")
+    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    try:
+        host, port = running.get_host_and_port()
+        yield KEYS | {"AWS_ENDPOINT_URL": f"http://{host}:{port}"}
+    finally:
+        running.stop()
+
+
+def make_bucket(env: dict[str, str]) -> None:
+    """Make the bucket `data`."""
+    import s3fs
+
+    s3fs.S3FileSystem(
+        key=env["AWS_ACCESS_KEY_ID"],
+        secret=env["AWS_SECRET_ACCESS_KEY"],
+        endpoint_url=env["AWS_ENDPOINT_URL"],
+        skip_instance_cache=True,
+    ).mkdir("data")
+
+
+@contextmanager
+def reachable(env: dict[str, str]) -> Iterator[None]:
+    """Let this process reach the server: fsspec reads the environment when a client is made."""
+    import s3fs
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in env.items():
+            patch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()
+        try:
+            yield
+        finally:
+            s3fs.S3FileSystem.clear_instance_cache()
