@@ -47,7 +47,7 @@ class Tally:
         totals = Totals({}, [], [])
         for _ in range(len(self._outcomes)):
             self._count(self._outcomes.popleft(), totals)
-        micro = int(self._usd * 1e6)
+        micro = round(self._usd * 1e6)
         self._usd -= micro / 1e6
         totals.counts["cost_micro_usd"] = micro
         return totals

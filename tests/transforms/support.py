@@ -15,8 +15,8 @@ from apache_beam.testing.util import assert_that, equal_to
 from tests.fakes import Script, ScriptedServer
 
 
-def pipeline(*flags: str) -> beam.Pipeline:
-    return beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions(list(flags)))
+def pipeline(*flags: str, runner: Any = None) -> beam.Pipeline:
+    return beam.Pipeline(runner or FnApiRunner(), PipelineOptions(list(flags)))
 
 
 def expect(elements: beam.PCollection, expected: list[Any], label: str = "Expect") -> None:
