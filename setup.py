@@ -55,8 +55,9 @@ setup(
             "hypothesis>=6.150",
             # the boto3 that s3fs can use; else pip tries all others first
             "aiobotocore>=3.8,<4",
-            # of apache-beam[yaml] what its tests need; the rest, with pandas, takes 90 MB
+            # of apache-beam[yaml] what its tests need
             "docstring-parser>=0.15,<1",
+            "pandas>=2.2,<2.4",
             "mcp-server-time>=2026.10,<2027",
             "mcp>=2.3,<3",
             "moto[server]>=5.1,<6",
