@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from beam_batch.calling.gate import Dropped
 from beam_batch.calling.lane import Lane, Result
 from beam_batch.calling.setup import MakeWorker, WindowSpec, gate_spec, make_ladder, secrets_of
 from beam_batch.calling.slots import Slots
+from beam_batch.calling.tally import Tally
 from beam_batch.errors import FatalReply
 from beam_batch.outputs.gauges import GaugeSpec
 from beam_batch.outputs.recording import Recorder
@@ -27,6 +28,8 @@ from beam_batch.redaction import redactor
 
 T = TypeVar("T")
 WATCH_INTERVAL = 0.1
+SHOWN = ("requests", "retries", "input_tokens", "output_tokens")
+"""Of a tally, what a worker of a run shows beside rows and money."""
 LINGER = 5.0
 """Seconds that a window without a bundle stays open, where an engine ends bundles one by one."""
 LONGEST_CLOSE = 15.0
@@ -60,6 +63,8 @@ class Window:
             self._spent = SpentSpec(spec.record.work, spec.record.session).open()
         self._counts = {"ok": 0, "failed": 0}
         self._usd = 0.0
+        self._tally = Tally()
+        self._told = Counter[str]()
         self._inbox: deque[tuple[Prompt, Lane, Any]] = deque()
         self._woken = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -154,10 +159,12 @@ class Window:
                     record.stop.set("the driver is gone", 1)
                 if await self._aside(record.stop.is_set):
                     self._stop()
+                self._count()
                 if gauge.is_due():
                     await self._aside(gauge.show, self._shown(self._answerer.in_flight))
                 await asyncio.sleep(WATCH_INTERVAL)
         finally:
+            self._count()
             gauge.show(self._shown(0), force=True)
 
     async def _aside(self, call: Callable[..., T], *values: Any) -> T:
@@ -167,8 +174,15 @@ class Window:
             return call(*values)
         return await asyncio.to_thread(call, *values)
 
+    def _count(self) -> None:
+        """Add up what the last rows took."""
+        if self._tally.waiting:
+            totals = self._tally.take()
+            latency = {"asked_rows": len(totals.latencies), "latency_ms": sum(totals.latencies)}
+            self._told.update({name: totals.counts.get(name, 0) for name in SHOWN} | latency)
+
     def _shown(self, in_flight: int) -> dict[str, float]:
-        return {**self._counts, "usd": self._usd, "in_flight": in_flight}
+        return {**self._counts, "usd": self._usd, "in_flight": in_flight, **self._told}
 
     def _stop(self, error: BaseException | None = None) -> None:
         """Send nothing more; what is in flight comes back. Who waits gets the error, if any."""
@@ -207,6 +221,7 @@ class Window:
         lane.tally.add(outcome)
         if lane.recorder is None or record is None:
             return outcome
+        self._tally.add(outcome)
         kind = "ok" if outcome.ok else "failed"
         self._counts[kind] += await lane.recorder.recorded(outcome, kind)
         if self._spent is not None and outcome.row_number is not None:
