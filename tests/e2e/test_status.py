@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,13 @@ class Gate:
         if number == 5:
             return Answer(finish_reason="length")
         return Answer(fault="hang" if number > 12 and not self.opened else "")
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[dict[str, str]]:
+    with s3_server() as env, reachable(env):
+        make_bucket(env)
+        yield env
 
 
 def _command(folder: Path, *more: str) -> list[str]:
@@ -92,23 +100,23 @@ def test_the_numbers_of_a_run_at_work_stopped_killed_resumed_and_finished(
     assert _status(output) == {"state": "finished"}
 
 
-def test_a_work_directory_in_an_object_store_is_read_the_same_way(tmp_path: Path) -> None:
+def test_a_work_directory_in_an_object_store_is_read_the_same_way(
+    tmp_path: Path, s3: dict[str, str]
+) -> None:
     command = _command(tmp_path)
     command[command.index("generic.m")] = "echo"
     done = beam_batch(*command, "--keep-temp", env=environment())
     assert done.returncode == 0, done.stderr
     work = WorkDir(str(tmp_path / ".out.jsonl.batch"))
-    with s3_server() as env, reachable(env):
-        make_bucket(env)
-        store = place_of("s3://data/work")
-        for path in work.root.rglob("*"):
-            if path.is_file():
-                store.put(str(path.relative_to(work.root)), path.read_bytes())
-        found = status.find_run("s3://data/work")
-        assert found is not None
-        assert status.survey(found) | {"told_s": 0, "workers": 0} == status.survey(work) | {
-            "told_s": 0, "workers": 0,
-        }  # fmt: skip
+    store = place_of("s3://data/work")
+    for path in work.root.rglob("*"):
+        if path.is_file():
+            store.put(str(path.relative_to(work.root)), path.read_bytes())
+    found = status.find_run("s3://data/work")
+    assert found is not None
+    assert status.survey(found) | {"told_s": 0, "workers": 0} == status.survey(work) | {
+        "told_s": 0, "workers": 0,
+    }  # fmt: skip
 
 
 def test_a_run_for_people_and_a_place_without_one(tmp_path: Path) -> None:
@@ -121,3 +129,22 @@ def test_a_run_for_people_and_a_place_without_one(tmp_path: Path) -> None:
     none = beam_batch("status", tmp_path / "none.jsonl")
     assert (none.returncode, none.stdout) == (2, "")
     assert "no run is there" in none.stderr
+
+
+def test_a_summary_goes_to_an_object_store(tmp_path: Path, s3: dict[str, str]) -> None:
+    command = _command(tmp_path)
+    command[command.index("generic.m")] = "echo"
+    named = ("--summary-output", "s3://data/runs/one.json")
+    done = beam_batch(*command, *named, env=environment(**s3))
+    assert done.returncode == 0, done.stderr
+    summary = place_of("s3://data/runs").get("one.json")
+    assert json.loads(summary or b"")["ok_rows"] == ROWS
+    lost = beam_batch(
+        *command, "--overwrite", "--summary-output", "s3://none/one.json",
+        env=environment(**s3),
+    )  # fmt: skip
+    assert (lost.returncode, lost.stdout) == (1, "")
+    assert "the results are in place, but --summary-output s3://none/one.json" in lost.stderr
+    for wrong in ("s3://one.json", "ftp://host/one.json"):
+        refused = beam_batch(*command, "--overwrite", "--summary-output", wrong)
+        assert refused.returncode == 2
