@@ -22,17 +22,20 @@ ROWS = 40
 
 
 class Gate:
-    """Answers twelve requests, and keeps the others waiting until it is opened."""
+    """Refuses the first request, which goes alone; rows after the eleventh wait until it opens."""
 
     def __init__(self) -> None:
         self.opened = False
 
     def __call__(self, number: int, body: dict[str, Any]) -> Answer:
-        if number == 3:
+        if number == 1:
             return Answer(status=503)
-        if number == 5:
-            return Answer(finish_reason="length")
-        return Answer(fault="hang" if number > 12 and not self.opened else "")
+        row = int(body["messages"][-1]["content"].removeprefix("row "))
+        if self.opened:
+            return Answer()
+        return Answer(
+            finish_reason="length" if row == 4 else "stop", fault="hang" if row > 10 else ""
+        )
 
 
 @pytest.fixture(scope="module")
