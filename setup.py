@@ -13,7 +13,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["beam_batch", "beam_batch.*"]),
-    package_data={"beam_batch": ["py.typed"], "beam_batch.providers": ["*.jinja"]},
+    package_data={
+        "beam_batch": ["py.typed", "yaml_provider.yaml"],
+        "beam_batch.providers": ["*.jinja"],
+    },
     entry_points={"console_scripts": ["beam-batch=beam_batch.cli.main:main"]},
     install_requires=[
         "apache-beam>=2.77,<2.78",
@@ -42,14 +45,19 @@ setup(
         "pydantic": ["pydantic>=2.11,<3"],
         "s3": ["s3fs>=2025.3", "aiobotocore>=3"],
         "sql": ["duckdb>=1.4,<3"],
+        "yaml": ["apache-beam[yaml]>=2.77,<2.78"],
         "test": [
             "dask>=2024.4.2",
             "distributed>=2024.4.2",
             "duckdb>=1.4,<3",
             "huggingface_hub>=1",
+            "jinja2>=3,<3.2",
             "hypothesis>=6.150",
             # the boto3 that s3fs can use; else pip tries all others first
             "aiobotocore>=3.8,<4",
+            # of apache-beam[yaml] what its tests need
+            "docstring-parser>=0.15,<1",
+            "pandas>=2.2,<2.4",
             "mcp-server-time>=2026.10,<2027",
             "mcp>=2.3,<3",
             "moto[server]>=5.1,<6",

@@ -16,7 +16,7 @@ from beam_batch.calling.pricing import make_pricer
 from beam_batch.errors import OptionsError
 from beam_batch.hubname import parse_hub_name
 from beam_batch.options import ModelSpec, PromptSpec, RunSpec
-from beam_batch.outputs.remote import is_remote
+from beam_batch.outputs.remote import is_remote, store_of
 from beam_batch.outputs.workdir import default_work_dir
 from beam_batch.prompts.template import image_fields
 from beam_batch.providers import make_provider, needs_key, output_bound, read_key
@@ -205,11 +205,7 @@ def _check_paths(spec: RunSpec) -> None:
     _check_shards(spec, [*reads, *writes])
     for flag, path in writes:
         if is_remote(path):
-            if not path.startswith("hf://") or not parse_hub_name(path, flag).path:
-                raise OptionsError(
-                    f"{flag} {path}: name a path of this machine, or a file on the Hub: "
-                    "hf://datasets/owner/name/path."
-                )
+            _check_remote(flag, path)
             continue
         _check_target(flag, path, directory=flag == "--output" and spec.output.is_directory)
     work = os.path.realpath(spec.output.work_dir or default_work_dir(spec.output.output))
@@ -221,6 +217,18 @@ def _check_paths(spec: RunSpec) -> None:
             raise OptionsError(
                 f"{flag} {path} is inside --work-dir {work}, which is removed at the end."
             )
+
+
+def _check_remote(flag: str, uri: str) -> None:
+    if uri.startswith("hf://") and parse_hub_name(uri, flag).path:
+        return
+    if flag == "--summary-output" and not uri.startswith("hf://"):
+        store_of(uri)
+        return
+    raise OptionsError(
+        f"{flag} {uri}: name a path of this machine, or a file on the Hub: "
+        "hf://datasets/owner/name/path."
+    )
 
 
 def _input_paths(spec: RunSpec) -> list[str]:

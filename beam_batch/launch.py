@@ -19,10 +19,17 @@ from beam_batch.backend import detached, note_left_behind, run_batches
 from beam_batch.batches.stored import at_work
 from beam_batch.checks import check, describe
 from beam_batch.engine import Engine, make_engine
-from beam_batch.errors import InputLost, OptionsError, RunStopped
+from beam_batch.errors import InputLost, OptionsError, RunStopped, first_line
 from beam_batch.options import ModelSpec, RunSpec
 from beam_batch.outputs.commit import commit
-from beam_batch.outputs.remote import Upload, check_dataset, publish, stage, traces_upload
+from beam_batch.outputs.remote import (
+    Upload,
+    check_dataset,
+    publish,
+    stage,
+    store_of,
+    traces_upload,
+)
 from beam_batch.outputs.sharing import wait_for_workers
 from beam_batch.outputs.summary import Summary
 from beam_batch.outputs.workdir import FINISHED, Lock, WorkDir, default_work_dir
@@ -204,7 +211,7 @@ def _put_in_place(
 ) -> None:
     """Write the summary, send what is for the Hub, and note that the run is finished."""
     if local.output.summary_output:
-        _write_summary(Path(local.output.summary_output), data)
+        _write_summary(local.output.summary_output, data)
     record_settings(session)
     publish(uploads, session.work)
     session.work.place.put(FINISHED, b"")
@@ -215,14 +222,20 @@ def _exit_code(spec: RunSpec, data: dict[str, Any]) -> int:
     return 1 if none_ok or (spec.output.fail_on_error and data["failed_rows"] > 0) else 0
 
 
-def _write_summary(path: Path, data: dict[str, Any]) -> None:
+def _write_summary(named: str, data: dict[str, Any]) -> None:
+    text = jsonio.pretty(data).encode() + b"\n"
     try:
+        if scheme_of(named):
+            place, name = store_of(named)
+            place.put(name, text)
+            return
+        path = Path(named)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, jsonio.pretty(data).encode() + b"\n")
+        write_atomically(path, text)
     except OSError as error:
         raise RunStopped(
-            f"the results are in place, but --summary-output {path} cannot be written "
-            f"({error.strerror})"
+            f"the results are in place, but --summary-output {named} cannot be written "
+            f"({error.strerror or first_line(error)})"
         ) from None
 
 

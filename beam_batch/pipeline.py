@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import uuid
 from dataclasses import dataclass
 
 import apache_beam as beam
 
+from beam_batch.calling.setup import WindowSpec
 from beam_batch.calling.window import LINGER
-from beam_batch.options import RunSpec
+from beam_batch.options import ModelSpec, RunSpec
 from beam_batch.outputs.commit import CommitSpec
 from beam_batch.outputs.recording import RecordSpec
 from beam_batch.outputs.workdir import StopFlag
@@ -17,7 +19,7 @@ from beam_batch.records import Split
 from beam_batch.transforms.call_model import CallModel
 from beam_batch.transforms.check_worker import CheckWorker
 from beam_batch.transforms.fused import Fused
-from beam_batch.transforms.read_rows import ReadRows
+from beam_batch.transforms.read_splits import ReadSplits
 from beam_batch.transforms.render_prompts import RenderPrompts
 from beam_batch.transforms.select_pending import SelectPending
 from beam_batch.transforms.write_parts import WriteParts
@@ -72,12 +74,17 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
 
 def _answers(splits: beam.PCollection, job: Job) -> None:
     """Add the way of a row from its split to a part file."""
-    spec, record = job.spec, job.record
     prompts = _prompts(splits, job)
-    assert spec.model is not None
-    prompts.failed | "WriteUnrenderable" >> WriteParts("unrenderable", record)
-    prompts.prompts | "CallModel" >> CallModel(
-        spec.model,
+    prompts.failed | "WriteUnrenderable" >> WriteParts("unrenderable", job.record)
+    prompts.prompts | "CallModel" >> CallModel.recording(_window_spec(job))
+
+
+def _window_spec(job: Job) -> WindowSpec:
+    spec = job.spec
+    assert isinstance(spec.model, ModelSpec), "models are resolved at the start"
+    return WindowSpec(
+        token=uuid.uuid4().hex,
+        model=spec.model,
         instruction=spec.prompt.instruction,
         schema=spec.schema,
         call=spec.call,
@@ -86,7 +93,7 @@ def _answers(splits: beam.PCollection, job: Job) -> None:
         reuse=spec.reuse,
         prefix=stable_prefix(spec.prompt.template),
         include_input=spec.output.include_input,
-        record=record,
+        record=job.record,
         workers=job.workers,
         alone=job.alone,
         crew=spec.crew,
@@ -132,7 +139,7 @@ def _prompts(splits: beam.PCollection, job: Job) -> beam.DoOutputsTuple:
 
     return (
         _checked(splits, job)
-        | "ReadRows" >> ReadRows(spec.source.id_field, job.stop, images, spec.prompt.group_by)
+        | "ReadRows" >> ReadSplits(spec.source.id_field, job.stop, images, spec.prompt.group_by)
         | "SelectPending" >> SelectPending(job.commit.work, job.since or job.commit.session)
         | "RenderPrompts"
         >> RenderPrompts(

@@ -75,16 +75,23 @@ def load_run(work: WorkDir) -> tuple[RunSpec, str]:
         ) from None
 
 
+def has_batches(named: str) -> WorkDir | None:
+    """Return the work directory that is named, or that of an output, where batches are there."""
+    for path in (named, default_work_dir(named)):
+        work = WorkDir(os.path.abspath(path))
+        if journal_path(work).exists():
+            return work
+    return None
+
+
 def find_work(named: str) -> WorkDir:
     """Return the work directory that is named, or that of an output.
 
     Raises:
         OptionsError: no batch run is there.
     """
-    for path in (named, default_work_dir(named)):
-        work = WorkDir(os.path.abspath(path))
-        if journal_path(work).exists():
-            return work
+    if work := has_batches(named):
+        return work
     raise OptionsError(
         f"{named}: no batches are there; name the work directory, or the output, of a run with "
         "--backend batch that is not finished."

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from beam_batch.calling.tally import Tally
 from beam_batch.records import Outcome, Prompt
 
 if TYPE_CHECKING:
@@ -16,23 +17,35 @@ Result = Outcome | BaseException | None
 run has stopped."""
 
 
+class Taken(NamedTuple):
+    """A result, and what its prompt was submitted with."""
+
+    outcome: Outcome | None
+    place: Any
+
+
 class Lane:
-    """One bundle processor's share of a window: submit prompts, take results."""
+    """One bundle processor's share of a window: submit prompts, take results.
+
+    Attributes:
+        tally: what the outcomes add up to, also of those that are recorded.
+    """
 
     def __init__(self, window: Window) -> None:
         self._window = window
         self.recorder = window.new_recorder()
-        self._results: SimpleQueue[Result] = SimpleQueue()
+        self.tally = Tally()
+        self._results: SimpleQueue[tuple[Result, Any]] = SimpleQueue()
         self._abandoned = False
         self._lock = threading.Lock()
         self._changed = threading.Event()
         self.pending = 0
 
-    def put(self, result: Result) -> None:
+    def put(self, result: Result, place: Any) -> None:
         """Take a result from the window; one that nobody waits for any more frees its slot."""
         with self._lock:
             if not self._abandoned and not (result is None and self.recorder is not None):
-                self._results.put(result)
+                self._results.put((result, place))
                 self._changed.set()
                 return
             self.pending -= 1
@@ -61,14 +74,17 @@ class Lane:
         if self.recorder is not None:
             self.recorder.close()
 
-    def try_submit(self, prompt: Prompt) -> bool:
-        """Submit a prompt if the window has room; wait a moment where nothing else can be done."""
+    def try_submit(self, prompt: Prompt, place: Any = None) -> bool:
+        """Submit a prompt if the window has room; wait a moment where nothing else can be done.
+
+        `place` comes back with its result: answers arrive in an order of their own.
+        """
         nothing_to_take = self.recorder is not None or not self.pending
         if not self._window.try_acquire(0.1 if nothing_to_take else 0):
             return False
         with self._lock:
             self.pending += 1
-        self._window.submit(prompt, self)
+        self._window.submit(prompt, self, place)
         return True
 
     def wait(self) -> None:
@@ -77,21 +93,21 @@ class Lane:
         if self.pending and self._results.empty():
             self._changed.wait(0.5)
 
-    def take(self) -> Outcome | None:
-        """Take a result; None where a stopped run left a prompt without an outcome.
+    def take(self) -> Taken:
+        """Take a result; its outcome is None where a stopped run left a prompt without one.
 
         The slot is kept until `settle`, which the caller runs once the outcome is on disk.
 
         Raises:
             Empty: nothing is ready.
         """
-        result = self._results.get(block=False)
+        result, place = self._results.get(block=False)
         with self._lock:
             self.pending -= 1
         if isinstance(result, BaseException):
             self._window.release()
             raise result
-        return result
+        return Taken(result, place)
 
     def settle(self) -> None:
         """Free the slot of a result that was taken."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from beam_batch.calling.gate import Dropped
 from beam_batch.calling.lane import Lane, Result
 from beam_batch.calling.setup import MakeWorker, WindowSpec, gate_spec, make_ladder, secrets_of
 from beam_batch.calling.slots import Slots
+from beam_batch.calling.tally import Tally
 from beam_batch.errors import FatalReply
 from beam_batch.outputs.gauges import GaugeSpec
 from beam_batch.outputs.recording import Recorder
@@ -27,6 +28,8 @@ from beam_batch.redaction import redactor
 
 T = TypeVar("T")
 WATCH_INTERVAL = 0.1
+SHOWN = ("requests", "retries", "input_tokens", "output_tokens")
+"""Of a tally, what a worker of a run shows beside rows and money."""
 LINGER = 5.0
 """Seconds that a window without a bundle stays open, where an engine ends bundles one by one."""
 LONGEST_CLOSE = 15.0
@@ -60,7 +63,9 @@ class Window:
             self._spent = SpentSpec(spec.record.work, spec.record.session).open()
         self._counts = {"ok": 0, "failed": 0}
         self._usd = 0.0
-        self._inbox: deque[tuple[Prompt, Lane]] = deque()
+        self._tally = Tally()
+        self._told = Counter[str]()
+        self._inbox: deque[tuple[Prompt, Lane, Any]] = deque()
         self._woken = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
@@ -88,9 +93,9 @@ class Window:
             return None
         return self._spec.record.open(enough=self._limits.parallel or self._limits.most)
 
-    def submit(self, prompt: Prompt, lane: Lane) -> None:
-        """Start answering a prompt; its result goes to the lane. Needs a slot."""
-        self._inbox.append((prompt, lane))
+    def submit(self, prompt: Prompt, lane: Lane, place: Any = None) -> None:
+        """Start answering a prompt; its result goes to the lane, with its place. Needs a slot."""
+        self._inbox.append((prompt, lane, place))
         if not self._woken:
             self._woken = True
             self._loop.call_soon_threadsafe(self._start_waiting)
@@ -154,10 +159,12 @@ class Window:
                     record.stop.set("the driver is gone", 1)
                 if await self._aside(record.stop.is_set):
                     self._stop()
+                self._count()
                 if gauge.is_due():
                     await self._aside(gauge.show, self._shown(self._answerer.in_flight))
                 await asyncio.sleep(WATCH_INTERVAL)
         finally:
+            self._count()
             gauge.show(self._shown(0), force=True)
 
     async def _aside(self, call: Callable[..., T], *values: Any) -> T:
@@ -167,8 +174,15 @@ class Window:
             return call(*values)
         return await asyncio.to_thread(call, *values)
 
+    def _count(self) -> None:
+        """Add up what the last rows took."""
+        if self._tally.waiting:
+            totals = self._tally.take()
+            latency = {"asked_rows": len(totals.latencies), "latency_ms": sum(totals.latencies)}
+            self._told.update({name: totals.counts.get(name, 0) for name in SHOWN} | latency)
+
     def _shown(self, in_flight: int) -> dict[str, float]:
-        return {**self._counts, "usd": self._usd, "in_flight": in_flight}
+        return {**self._counts, "usd": self._usd, "in_flight": in_flight, **self._told}
 
     def _stop(self, error: BaseException | None = None) -> None:
         """Send nothing more; what is in flight comes back. Who waits gets the error, if any."""
@@ -178,18 +192,18 @@ class Window:
     def _start_waiting(self) -> None:
         self._woken = False
         while self._inbox:
-            prompt, lane = self._inbox.popleft()
-            task = self._loop.create_task(self._run(prompt, lane))
+            prompt, lane, place = self._inbox.popleft()
+            task = self._loop.create_task(self._run(prompt, lane, place))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, prompt: Prompt, lane: Lane) -> None:
+    async def _run(self, prompt: Prompt, lane: Lane, place: Any) -> None:
         result: Result
         try:
             result = await self._result(prompt, lane)
         except BaseException as error:  # whatever it is must reach process(), or the bundle hangs
             result = error
-        lane.put(result)
+        lane.put(result, place)
 
     async def _result(self, prompt: Prompt, lane: Lane) -> Outcome | None:
         record = self._spec.record
@@ -204,8 +218,10 @@ class Window:
             record.stop.set(str(error), 1)
             self._stop()
             return None
+        lane.tally.add(outcome)
         if lane.recorder is None or record is None:
             return outcome
+        self._tally.add(outcome)
         kind = "ok" if outcome.ok else "failed"
         self._counts[kind] += await lane.recorder.recorded(outcome, kind)
         if self._spent is not None and outcome.row_number is not None:

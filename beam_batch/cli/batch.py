@@ -1,4 +1,4 @@
-"""The command line of provider Batch APIs: flags of `run`, and the commands beside it."""
+"""The commands beside a run: how it is, and what goes on with its batches."""
 
 from __future__ import annotations
 
@@ -19,13 +19,26 @@ PLACE = click.argument("place", metavar="WORK_DIR|OUTPUT")
 @PLACE
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(place: str, as_json: bool) -> None:
-    """Show how the batches of a run are, as their provider sees them."""
-    from beam_batch import jsonio
-    from beam_batch.batches.status import survey, table
-    from beam_batch.batches.stored import find_work
+    """Show how a run is, from its work directory; of --backend batch, how its provider sees it.
 
-    rows = survey(find_work(place), _tell)
-    click.echo(jsonio.pretty(rows) if as_json else table(rows))
+    It may be asked while the run is at work, from any machine that sees the work directory, also
+    s3:// and the like.
+    """
+    from beam_batch import jsonio
+    from beam_batch.batches import status as batches
+    from beam_batch.batches.stored import has_batches
+    from beam_batch.outputs import status as runs
+
+    if work := has_batches(place):
+        rows = batches.survey(work, _tell)
+        click.echo(jsonio.pretty(rows) if as_json else batches.table(rows))
+        return
+    run = runs.find_run(place)
+    found = runs.survey(run) if run is not None else {"state": "finished"}
+    if as_json:
+        click.echo(jsonio.pretty(found))
+    else:
+        click.echo(runs.show(found) if run is not None else "finished: its files are in place")
 
 
 @click.command()

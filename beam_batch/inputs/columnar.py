@@ -201,16 +201,16 @@ def _rows(batch: Any, images: Images) -> Iterator[Value]:
         try:
             row = rows[index] if rows is not None else _one(batch, index)
             row |= {name: int(row[name]) for name in longs if row[name] is not None}
-            row |= {name: _as_url(row[name]) for name in images if name in row}
+            row |= {name: as_url(row[name]) for name in images if name in row}
             yield {str(name): normalise(value) for name, value in row.items()}
         except (ValueError, TypeError, OverflowError, ImportError, LookupError) as error:
             yield InvalidRow(f"a value has no JSON form: {first_line(error)}")
 
 
-def _as_url(value: Any) -> Any:
+def as_url(value: Any) -> Any:
     """Write the bytes of an image as a data: URL, also in the form {"bytes": …, "path": …}."""
     if isinstance(value, dict) and isinstance(value.get("bytes"), bytes):
-        return value | {"bytes": _as_url(value["bytes"])}
+        return value | {"bytes": as_url(value["bytes"])}
     if isinstance(value, bytes):
         return f"data:;base64,{base64.b64encode(value).decode()}"
     return value
@@ -249,7 +249,7 @@ def _microseconds(kind: Any) -> Any:
 
 
 def normalise(value: Any) -> Any:
-    """Turn a Parquet value into a JSON value; NaN and infinities become null.
+    """Turn a value of a row into a JSON value; NaN and infinities become null.
 
     >>> normalise({"price": Decimal("1.50")})
     {'price': '1.50'}
@@ -266,4 +266,18 @@ def normalise(value: Any) -> Any:
         return value.decode("utf-8", "replace")
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
         return value.isoformat()
+    return _normalise_foreign(value)
+
+
+def _normalise_foreign(value: Any) -> Any:
+    """Turn what other libraries put into rows into a JSON value.
+
+    Known are named tuples and Beam Rows, Beam's Timestamp, and the numbers and arrays of numpy.
+    """
+    if hasattr(value, "_asdict"):
+        return normalise(value._asdict())
+    if hasattr(value, "to_utc_datetime"):
+        return value.to_utc_datetime().isoformat()
+    if type(value).__module__ == "numpy":
+        return normalise(value.tolist())
     return str(value)

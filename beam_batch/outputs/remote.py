@@ -16,6 +16,7 @@ from beam_batch.options import OutputSpec, TraceSpec
 from beam_batch.outputs.commit import SHARD, shards_in
 from beam_batch.outputs.trace_files import TraceFolder, listed
 from beam_batch.outputs.workdir import WorkDir, settings_file
+from beam_batch.places import Place, place_of, scheme_of
 
 FIELDS = ("output", "error_output", "telemetry_output", "summary_output")
 
@@ -49,6 +50,8 @@ def stage(out: OutputSpec, work: WorkDir) -> tuple[OutputSpec, list[Upload]]:
         uri = getattr(out, field)
         if uri is None or not is_remote(uri):
             continue
+        if field == "summary_output" and scheme_of(uri) != "hf":
+            continue  # an object of a store, which is written at the end
         flag = f"--{field.replace('_', '-')}"
         name = parse_hub_name(uri, flag)
         path = work.uploads / str(number) / Path(name.path).name
@@ -60,6 +63,18 @@ def stage(out: OutputSpec, work: WorkDir) -> tuple[OutputSpec, list[Upload]]:
             if field == "output" and out.resume:
                 _fetch_settings(flag, uploads[-1])
     return dataclasses.replace(out, **places), uploads
+
+
+def store_of(uri: str) -> tuple[Place, str]:
+    """Return the object store of a URI, and the object's name there.
+
+    Raises:
+        OptionsError: it names no object, or no store.
+    """
+    prefix, _, name = uri.rpartition("/")
+    if not name or prefix.endswith("/"):
+        raise OptionsError(f"--summary-output {uri}: name an object, as s3://bucket/summary.json.")
+    return place_of(prefix), name
 
 
 def check_dataset(trace: TraceSpec) -> None:

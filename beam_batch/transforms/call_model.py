@@ -2,109 +2,74 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import uuid
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self, Unpack
 
 import apache_beam as beam
-from apache_beam.transforms.window import GlobalWindows
 
 from beam_batch.calling.lane import Lane
 from beam_batch.calling.setup import WindowSpec
 from beam_batch.calling.window import Window, acquire_window, release_window
 from beam_batch.errors import FatalReply, OptionsError
-from beam_batch.options import (
-    DEFAULT_INSTRUCTION,
-    BudgetSpec,
-    CallSpec,
-    ModelSpec,
-    RepairSpec,
-    ReuseSpec,
-    SchemaSpec,
-)
-from beam_batch.options.agents import CrewSpec
-from beam_batch.outputs.recording import RecordSpec
-from beam_batch.providers import resolve_model
+from beam_batch.options import ModelSpec
 from beam_batch.records import Outcome, Prompt
-from beam_batch.transforms.windows import in_global_window
+from beam_batch.transforms.call_settings import CallSettings, window_spec
+from beam_batch.transforms.metrics import MOST_WAITING, Meter
+from beam_batch.transforms.windows import (
+    GLOBAL,
+    Place,
+    check_windows,
+    in_window,
+)
 
 FAILED = "failed"
 
 
 class CallModel(beam.PTransform):
-    """Send each prompt to a model.
+    """Send each prompt to a model, or with `crew` to agents.
 
-    Input: Prompt. Outputs: `ok` and `failed`, both Outcome, in the order in which answers arrive.
+    Input: Prompt. Outputs: `ok` and `failed`, both Outcome, in the order in which answers arrive,
+    each with the timestamp and in the window of its prompt; the input may be unbounded.
     Guarantee: one outcome a prompt; an outcome is emitted before its slot in the window is used
-    again, so that a stage fused behind has taken it. `prefix` is what all prompts begin with; it
-    goes into the key under which the provider caches it.
+    again, so that a stage fused behind has taken it. A bundle that Beam tries again sends its
+    prompts again.
 
-    With `record`, which a run uses, outcomes go to part files the moment they are complete, before
-    their slot is used again; `ok` and `failed` stay empty.
-    With `crew`, agents answer instead of the bare model.
+    Args:
+        model: a model string ("openai.gpt-5-mini?temperature=0"), or None for that of
+            BEAM_BATCH_MODEL or of the crew's cards.
+        settings: see `CallSettings`.
 
     Raises:
-        OptionsError: unknown model or option; or the input is windowed, which is not supported.
+        OptionsError: unknown model or option; a cap that only a run can keep; or the input is in
+            sliding windows.
     """
 
     def __init__(
-        self,
-        model: str | ModelSpec,
-        *,
-        instruction: str = DEFAULT_INSTRUCTION,
-        schema: SchemaSpec | None = None,
-        call: CallSpec | None = None,
-        repair: RepairSpec | None = None,
-        budget: BudgetSpec | None = None,
-        reuse: ReuseSpec | None = None,
-        prefix: str = "",
-        include_input: bool = False,
-        record: RecordSpec | None = None,
-        workers: int = 1,
-        alone: bool = False,
-        crew: CrewSpec | None = None,
-        linger: float = 0.0,
+        self, model: str | ModelSpec | None = None, **settings: Unpack[CallSettings]
     ) -> None:
         super().__init__()
-        spec = resolve_model(model, os.environ) if isinstance(model, str) else model
-        self._spec = WindowSpec(
-            token=uuid.uuid4().hex,
-            model=spec,
-            instruction=instruction,
-            schema=schema,
-            call=call or CallSpec(),
-            repair=_with_resolved_fallback(repair or RepairSpec()),
-            budget=budget or BudgetSpec(),
-            reuse=reuse or ReuseSpec(dedupe=False),
-            prefix=prefix,
-            include_input=include_input,
-            record=record,
-            workers=workers,
-            alone=alone,
-            crew=crew,
-            linger=linger,
-        )
+        self._spec = window_spec(model, settings)
+
+    @classmethod
+    def recording(cls, spec: WindowSpec) -> Self:
+        """Return the one of a run, whose outcomes go to part files the moment they are complete.
+
+        A slot is free once its outcome is there; `ok` and `failed` stay empty.
+        """
+        made = cls.__new__(cls)
+        beam.PTransform.__init__(made)
+        made._spec = spec
+        return made
 
     def expand(self, prompts: beam.PCollection) -> beam.DoOutputsTuple:
         """Apply to a collection of prompts."""
-        if not isinstance(prompts.windowing.windowfn, GlobalWindows):
-            raise OptionsError(
-                "CallModel works on the global window only; apply it before beam.WindowInto."
-            )
-        fn = beam.ParDo(_CallModelFn(self._spec))
-        return prompts | fn.with_outputs(FAILED, main="ok")
+        check_windows(prompts)
+        fn = _InWindowsFn if self._spec.record is None else _CallModelFn
+        return prompts | beam.ParDo(fn(self._spec)).with_outputs(FAILED, main="ok")
 
 
-def _with_resolved_fallback(repair: RepairSpec) -> RepairSpec:
-    if not isinstance(repair.fallback, str):
-        return repair
-    fallback = resolve_model(repair.fallback, os.environ, "--fallback-model")
-    return dataclasses.replace(repair, fallback=fallback)
-
-
-def _make_window(spec: WindowSpec) -> Window:
+def make_window(spec: WindowSpec) -> Window:
+    """Open a window; agents are imported only where there are some."""
     if spec.crew is None:
         return Window(spec)
     from beam_batch.agents.setup import make_crew
@@ -119,9 +84,10 @@ class _CallModelFn(beam.DoFn):
         self._lane: Lane | None = None
 
     def setup(self) -> None:
+        self._meter = Meter()
         record = self._spec.record
         try:
-            self._window = acquire_window(self._spec, _make_window)
+            self._window = acquire_window(self._spec, make_window)
         except (FatalReply, OptionsError) as error:  # no row can be answered: the run ends
             if record is None:
                 raise
@@ -133,25 +99,31 @@ class _CallModelFn(beam.DoFn):
             self._lane = Lane(self._window)
 
     def process(self, prompt: Prompt) -> Iterator[Any]:
+        return self._call(prompt, GLOBAL)
+
+    def _call(self, prompt: Prompt, place: Place) -> Iterator[Any]:
         lane = self._lane
         if lane is None:
             return
         while not self._stopped():
-            if lane.try_submit(prompt):
+            if lane.try_submit(prompt, place):
                 break
             if lane.recorder is None:
                 lane.wait()
             yield from self._emit()
         yield from self._emit()  # one for one: a freed slot is used again before the next is
+        if lane.tally.waiting >= MOST_WAITING:
+            self._meter.show(lane.tally)
 
     def finish_bundle(self) -> Iterator[Any]:
         if self._lane is None:
             return
         while self._lane.pending:
             self._lane.wait()
-            for element in self._emit():
-                yield in_global_window(element)
+            self._meter.show(self._lane.tally)
+            yield from self._emit()
         self._lane.close()
+        self._meter.show(self._lane.tally)
         self._lane = None
 
     def _abandon(self) -> None:
@@ -170,15 +142,31 @@ class _CallModelFn(beam.DoFn):
         record = self._spec.record
         return record is not None and record.stop.is_set_here()
 
-    def _emit(self) -> Iterator[Outcome | beam.pvalue.TaggedOutput]:
-        """Emit one outcome, if one can be taken."""
+    def _emit(self) -> Iterator[Any]:
+        """Emit one outcome into the window of its prompt, if one can be taken."""
         lane = self._lane
         assert lane is not None
         if not lane.ready():
             return
-        outcome = lane.take()
+        outcome, place = lane.take()
         try:
             if outcome is not None:
-                yield outcome if outcome.ok else beam.pvalue.TaggedOutput(FAILED, outcome)
+                yield in_window(_tagged(outcome), place)
         finally:
             lane.settle()
+
+
+class _InWindowsFn(_CallModelFn):
+    """Keeps each prompt's timestamp and window, which Beam finds out for every element."""
+
+    def process(
+        self,
+        prompt: Prompt,
+        stamp: Any = beam.DoFn.TimestampParam,
+        window: Any = beam.DoFn.WindowParam,
+    ) -> Iterator[Any]:
+        return self._call(prompt, (stamp, window))
+
+
+def _tagged(outcome: Outcome) -> Outcome | beam.pvalue.TaggedOutput:
+    return outcome if outcome.ok else beam.pvalue.TaggedOutput(FAILED, outcome)

@@ -102,7 +102,7 @@ def test_commands_say_where_there_is_nothing(folder: Path) -> None:
     for verb in ("status", "fetch", "cancel"):
         done = beam_batch(verb, folder / "out.jsonl", env=environment())
         assert done.returncode == 2
-        assert "no batches are there" in done.stderr
+        assert f"no {'run is' if verb == 'status' else 'batches are'} there" in done.stderr
 
 
 def test_fetch_can_finish_online(folder: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from beam_batch.agents.cards.checks import Card, check, parse_card
@@ -42,19 +44,28 @@ class LoadedCrew(NamedTuple):
 
 
 def load_crew(
-    cards: Sequence[str],
+    cards: str | Sequence[str],
     *,
-    selected: str | None,
-    variables: Mapping[str, str],
-    trust: bool,
-    mcp_config: str | None,
-    env: Mapping[str, str],
+    selected: str | None = None,
+    variables: Mapping[str, str] = MappingProxyType({}),
+    trust: bool = False,
+    mcp_config: str | None = None,
+    env: Mapping[str, str] = os.environ,
 ) -> LoadedCrew:
     """Read cards, and choose the agent that answers rows.
+
+    Args:
+        cards: files, folders, `hf://` names or URLs of AgentCards, or one of them.
+        selected: name of the agent that answers rows, where cards leave a choice.
+        variables: values of ``{{name}}`` in instructions.
+        trust: whether cards from elsewhere may run code on this machine.
+        mcp_config: file with MCP servers that cards name.
+        env: where ``${NAME}`` is looked up.
 
     Raises:
         OptionsError: a card is wrong, a variable has no value, or the choice is unclear.
     """
+    cards = [cards] if isinstance(cards, str) else cards
     loaded = load_cards(cards, variables=variables, trust=trust, mcp_config=mcp_config, env=env)
     agents = {card.agent.name: card.agent for card in loaded}
     chosen = select(agents, selected)
