@@ -1,0 +1,144 @@
+"""Seats: whatever happens in whatever order, no more units are used than there are."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from beam_batch.outputs import roll
+from beam_batch.outputs.roll import TTL
+from beam_batch.outputs.seats import Seat, SeatSpec, wait_for_workers
+from beam_batch.outputs.workdir import WorkDir
+from beam_batch.places import Place, place_of
+from tests.outputs.stage import Actor, Memory
+from tests.support import ROOT, environment
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_after_another() -> Iterator[None]:
+    """Read objects one by one: an actor has one thread."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(roll, "READERS", 10**6)
+        yield
+
+
+class Worker:
+    """A seat, with requests in flight as a gate lets them through."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.skew = world.random.uniform(-1000, 1000)
+        self.actor = Actor(world.memory, lambda: world.now + self.skew)
+        self.seat = Seat(self.actor, 1, world.total, self.actor.clock)
+        self.allowed = self.in_flight = 0
+        self.wanted = True
+        self.stale = 0
+
+    @property
+    def counts(self) -> bool:
+        """Whether its units are its own; what it had in flight when it was cut off is lost."""
+        return self.actor.clock() < self.seat.until
+
+    def act(self) -> None:
+        """Go on with a step, or begin one."""
+        if self.actor.is_busy:
+            self.actor.advance()
+        else:
+            self.actor.call(lambda: self.seat.step(self.in_flight, self.wanted))
+        self.collect()
+
+    def collect(self) -> None:
+        if not self.actor.is_busy:
+            self.allowed = self.actor.result
+
+    def start(self) -> None:
+        if self.counts and self.in_flight < self.allowed:
+            self.in_flight += 1
+
+    def end(self) -> None:
+        self.in_flight = max(0, self.in_flight - 1)
+
+    def step(self) -> None:
+        """Finish the step at hand, and do another."""
+        self.actor.finish()
+        self.collect()
+        self.actor.call(lambda: self.seat.step(self.in_flight, self.wanted))
+        self.actor.finish()
+        self.collect()
+
+
+class World:
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.memory = Memory()
+        self.now = 0.0
+        self.total = self.random.choice([1, 2, 3, 7, 9])
+        self.workers: list[Worker] = []
+
+    def used(self) -> int:
+        return sum(worker.in_flight for worker in self.workers if worker.counts)
+
+    def event(self) -> None:
+        luck = self.random.random()
+        if not self.workers or (luck < 0.03 and len(self.workers) < 5):
+            self.workers.append(Worker(self))
+            return
+        worker = self.random.choice(self.workers)
+        if luck < 0.05:
+            self.kill(worker)
+        elif luck < 0.07:
+            self.now += self.random.choice([0.5, 3, TTL / 2, TTL + 1])
+        elif luck < 0.09:
+            worker.actor.breaks = not worker.actor.breaks
+        elif luck < 0.12:
+            worker.wanted = not worker.wanted
+        elif luck < 0.3:
+            worker.end()
+        elif luck < 0.6:
+            worker.start()
+        else:
+            self.now += 0.01
+            worker.act()
+
+    def kill(self, worker: Worker) -> None:
+        self.workers.remove(worker)
+        worker.actor.kill()
+
+    def calm(self, rounds: int) -> None:
+        """Let all live and want; each does its steps, in an order that changes."""
+        for worker in self.workers:
+            worker.actor.breaks, worker.wanted = False, True
+        for _ in range(rounds):
+            self.now += 2
+            self.random.shuffle(self.workers)
+            for worker in self.workers:
+                worker.in_flight = min(worker.in_flight, worker.allowed)
+                worker.step()
+
+    def close(self) -> None:
+        for worker in list(self.workers):
+            self.kill(worker)
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=150)
+def test_no_more_is_used_than_there_is_in_any_order_of_puts_and_reads(seed: int) -> None:
+    world = World(seed)
+    try:
+        for _ in range(400):
+            world.event()
+            assert world.used() <= world.total
+        world.calm(2 * int(TTL))
+        if world.workers:
+            held = sorted(worker.allowed for worker in world.workers)
+            assert sum(held) == world.total
+            assert held[-1] - held[0] <= 1
+    finally:
+        world.close()
