@@ -77,6 +77,9 @@ class Budget:
         """Give back what a request did not cost: the provider refused it."""
         self._ledger.settle(worst, Sum(0, 0))
 
+    def renew(self) -> None:
+        """Publish what was spent, where others cannot see the ledger itself; waits for that."""
+
     def close(self) -> None:
         """Close the ledger."""
         self._ledger.close()

@@ -27,10 +27,10 @@ STAGGER = 0.001
 once as well, wait for each other, and go on doing so.
 """
 _SHORTEST_NAP = 0.001
-SPREAD_FROM = 0.05
-"""Seconds of latency from which on requests are spread out in time."""
-LATE = 0.005
-"""Seconds of a spread that are caught up with at once, since timers ring a little late."""
+SPREAD_FROM, LATE = 0.05, 0.005
+"""Seconds of latency from which on requests are spread out in time, and seconds of that spread
+that are caught up with at once, since timers ring a little late.
+"""
 
 
 class Dropped(Exception):
@@ -44,8 +44,7 @@ class GateSpec:
     Attributes:
         parallel: requests in flight, or None to find the best number, up to `most`.
         rpm, tpm: requests and tokens a minute, or None.
-        share: of the run's limits, and of the account's that the provider names; with 0 nothing
-            is sent.
+        share: of the run's limits, and of the account's that the provider names; 0: send nothing.
         until: when, by the gate's clock, the part may be another worker's.
     """
 
@@ -186,10 +185,7 @@ class Gate:
         self._pump()
 
     def resize(self, spec: GateSpec) -> None:
-        """Take another part of the limits; what was learnt of the provider goes with it.
-
-        A smaller part holds at once, for what is not in flight yet.
-        """
+        """Take another part of the limits at once; what was learnt of the provider goes with it."""
         self._until = spec.until
         self._is_shut = spec.share == 0
         if spec.share not in (0, self._share):
@@ -198,9 +194,8 @@ class Gate:
             self._fixed = spec.parallel or 1
             self._limit.resize(spec.most, factor)
             self._pace.rescale(factor, now)
-            for bucket in (self._rpm, self._tpm):
-                if bucket is not None:
-                    bucket.rescale(factor, now)
+            for bucket in filter(None, (self._rpm, self._tpm)):
+                bucket.rescale(factor, now)
         if self._waiting:
             self._pump()
 

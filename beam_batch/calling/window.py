@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import threading
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 from beam_batch.calling.answering import Answerer, Keeping, Worker
-from beam_batch.calling.gate import Dropped
+from beam_batch.calling.gate import Dropped, GateSpec
 from beam_batch.calling.lane import Lane, Result
-from beam_batch.calling.setup import MakeWorker, WindowSpec, gate_spec, make_ladder, secrets_of
+from beam_batch.calling.setup import MakeWorker, WindowSpec, make_ladder, secrets_of
+from beam_batch.calling.shares import open_share, whole
 from beam_batch.calling.slots import Slots
 from beam_batch.errors import FatalReply
 from beam_batch.outputs.recording import Recorder
-from beam_batch.outputs.sharing import Presence, Share
+from beam_batch.outputs.roll import BEAT
 from beam_batch.outputs.spent import SpentLog, SpentSpec
 from beam_batch.outputs.workdir import GaugeSpec
 from beam_batch.records import Outcome, Prompt
@@ -39,17 +42,13 @@ class Window:
     def __init__(self, spec: WindowSpec, make_worker: MakeWorker = make_ladder) -> None:
         self._spec = spec
         self._make_worker = make_worker
-        self._presence = Presence(spec.record.work) if spec.record is not None else None
-        self._share: Share | None = None
-        if spec.record is not None and spec.workers > 1:
-            self._share = Share(spec.record.work, spec.workers)
-        limits = gate_spec(spec, self._share)
-        most = limits.parallel or limits.most
+        self._driver = os.getppid()
+        self._share = open_share(spec)
+        self._limits = limits = self._share.limits if self._share is not None else whole(spec)
         if spec.record is None:
-            self._slots = Slots(most)
-        else:  # enough is little enough that the gate never runs dry
-            self._slots = Slots(2 * most, enough=max(1, most // 2))
-        self._limits = limits
+            self._slots = Slots(limits.parallel or limits.most)
+        else:
+            self._slots = Slots(*_room(limits))
         self._spent: SpentLog | None = None
         if spec.record is not None and spec.crew is not None:
             self._spent = SpentSpec(spec.record.work, spec.record.session).open()
@@ -59,6 +58,7 @@ class Window:
         self._woken = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
+        self._beat = ThreadPoolExecutor(1, "beat")
         self._loop = asyncio.new_event_loop()
         ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._serve, args=(ready,), daemon=True)
@@ -95,7 +95,8 @@ class Window:
 
     def _leave(self) -> None:
         self._thread.join()
-        for thing in (self._share, self._presence, self._spent):
+        self._beat.shutdown()
+        for thing in (self._share, self._spent):
             if thing is not None:
                 thing.close()
 
@@ -114,15 +115,14 @@ class Window:
             ready.set_exception(error)
             return
         self._answerer = Answerer(worker, self._keeping(worker), self._spec.call.row_deadline)
-        watcher = asyncio.create_task(self._watch())
+        watchers = [asyncio.create_task(watch) for watch in (self._watch(), self._renew())]
         gc.freeze()  # what is there now is there to the end: not to be looked through every time
         ready.set_result(None)
         await self._closing.wait()
         gc.unfreeze()
-        watcher.cancel()
-        for task in self._tasks:
+        for task in (*watchers, *self._tasks):
             task.cancel()
-        await asyncio.gather(watcher, *self._tasks, return_exceptions=True)
+        await asyncio.gather(*watchers, *self._tasks, return_exceptions=True)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._answerer.close(), LONGEST_CLOSE)
 
@@ -143,7 +143,7 @@ class Window:
         gauge = GaugeSpec(record.work, record.session).open()
         try:
             while True:
-                if self._spec.workers > 1 and self._presence and self._presence.driver_is_gone():
+                if self._spec.workers > 1 and os.getppid() != self._driver:
                     record.stop.set("the driver is gone", 1)
                 if record.stop.is_set():
                     self._stop()
@@ -151,6 +151,24 @@ class Window:
                 await asyncio.sleep(WATCH_INTERVAL)
         finally:
             gauge.show(self._shown(0), force=True)
+
+    async def _renew(self) -> None:
+        """Renew what is divided among workers; each time waits for the place, in a thread."""
+        record, share, budgets = self._spec.record, self._share, self._answerer.budgets
+        if record is None:
+            return
+        while True:
+            await asyncio.sleep(share.seconds if share is not None else BEAT)
+            waits: list[Callable[[], object]] = [budget.renew for budget in budgets]
+            if share is not None:
+                rows = len(self._tasks) + len(self._inbox)
+                waits.append(partial(share.step, self._answerer.most_in_flight, rows))
+            await self._loop.run_in_executor(self._beat, _call_all, waits)
+            if share is not None:
+                self._answerer.resize(share.limits)
+                self._slots.resize(*_room(share.limits))
+                if share.is_ended:
+                    record.stop.set("a later session has begun", 1)
 
     def _shown(self, in_flight: int) -> dict[str, float]:
         return {**self._counts, "usd": self._usd, "in_flight": in_flight}
@@ -199,6 +217,20 @@ class Window:
         if record.stop.is_set_here():
             self._stop()
         return None
+
+
+def _room(limits: GateSpec) -> tuple[int, int]:
+    """Return for how many prompts there is room, and how many free places are enough to wake for.
+
+    It is little enough that the gate never runs dry.
+    """
+    most = max(1, limits.most if limits.parallel is None else limits.parallel)
+    return 2 * most, max(1, most // 2)
+
+
+def _call_all(calls: Sequence[Callable[[], object]]) -> None:
+    for call in calls:
+        call()
 
 
 _windows: dict[str, tuple[Window, int]] = {}

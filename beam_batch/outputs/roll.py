@@ -23,7 +23,7 @@ from typing import IO, Any
 
 from beam_batch import jsonio
 from beam_batch.errors import InvalidJSON
-from beam_batch.places import Place
+from beam_batch.places import Place, write_atomically
 
 TTL = 20.0
 """Seconds after which an object in a store that does not change has lost its owner."""
@@ -73,11 +73,13 @@ class Roll:
         Raises:
             OSError: the place did not take it.
         """
-        if self._place.is_folder and self._owner is None:
-            self._owner = _locked(Path(self._place.uri) / f"{self._prefix}{self.id}.lock")
+        data = jsonio.dumps({**values, "beat": next(self._beats)})
+        if self._place.is_folder:
+            self._put_in_folder(Path(self._place.uri), data)
+            return
         began = self._clock()
-        self._place.put(self._name(self.id), jsonio.dumps({**values, "beat": next(self._beats)}))
-        if self._place.is_folder or self.is_lost:  # it came too late: it may be gone already
+        self._place.put(self._name(self.id), data)
+        if self.is_lost:  # it came too late: it may be gone already
             return
         self.until = began + TTL / 2
         self._due = began + BEAT
@@ -117,6 +119,12 @@ class Roll:
             self._owner.close()
             self._owner = None
 
+    def _put_in_folder(self, root: Path, data: bytes) -> None:
+        """Lock, then write; a folder that the driver has removed is not made again."""
+        if self._owner is None:
+            self._owner = _locked(root / f"{self._prefix}{self.id}.lock")
+        write_atomically(root / self._name(self.id), data)
+
     def _name(self, owner: str) -> str:
         return f"{self._prefix}{owner}{_SUFFIX}"
 
@@ -152,7 +160,7 @@ class Roll:
 
 def _locked(path: Path) -> IO[bytes]:
     """Make a file and hold its lock as long as it is open."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)
     file = path.open("ab")
     fcntl.flock(file, fcntl.LOCK_EX)
     return file

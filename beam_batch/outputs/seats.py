@@ -10,22 +10,20 @@ least the later one reads the other, so what is used never passes the total.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from beam_batch.outputs.roll import BEAT, LOOK, TTL, Clock, Roll
+from beam_batch.outputs.roll import BEAT, LOOK, Clock, Roll
 from beam_batch.outputs.workdir import WorkDir
 from beam_batch.places import Place, place_of
 
 FOLDER = "seats/"
-PATIENCE = 60.0
-"""Seconds to wait for workers of an earlier session: they end when their driver is gone."""
 
 
 @dataclass(frozen=True)
 class SeatSpec:
-    """Where the workers of a session divide a total of units; picklable, opens nothing by itself."""
+    """Where the workers of a session divide a total of units; picklable, opens nothing."""
 
     work: WorkDir
     session: int
@@ -50,7 +48,7 @@ class Seat:
     ) -> None:
         self._place = place
         self._total = total
-        self._end_mark = _end_mark(session)
+        self._end_mark = end_mark(session)
         self._roll = Roll(place, f"{FOLDER}{session:04d}-", clock)
         self._claim = 0
         self._written: tuple[int, int, bool] | None = None
@@ -113,7 +111,7 @@ class Seat:
         return self._total // len(names) + (index < self._total % len(names))
 
     def _certain(self, name: str, other: Mapping[str, Any]) -> int:
-        """Return what another has for certain: of those that want more at once, the first gets it."""
+        """Return what another will have: of those that want more at once, the first gets it."""
         return int(other["held"] if name < self._roll.id else other["used"])
 
     def _write(self, claim: int, wanted: bool) -> None:
@@ -123,34 +121,6 @@ class Seat:
         self._claim, self._written = claim, written
 
 
-def wait_for_workers(
-    work: WorkDir,
-    waiting: Callable[[], None],
-    clock: Clock = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> bool:
-    """Wait until no worker of an earlier session is left; call `waiting` once if that takes time.
-
-    They are asked to end. Returns False where some are left after a minute.
-
-    Raises:
-        OSError: the place cannot be used.
-    """
-    place = place_of(work.path)
-    roll = Roll(place, FOLDER, clock)
-    end = clock() + max(PATIENCE, 2 * TTL)
-    asked: set[str] = set()
-    while left := roll.others():
-        if clock() > end:
-            return False
-        if not asked:
-            waiting()
-        for mark in {_end_mark(int(name.partition("-")[0])) for name in left} - asked:
-            place.put(mark, b"")
-            asked.add(mark)
-        sleep(LOOK if place.is_folder else BEAT)
-    return True
-
-
-def _end_mark(session: int) -> str:
+def end_mark(session: int) -> str:
+    """Name the object that asks the workers of a session to end."""
     return f"{FOLDER}ended-{session:04d}"

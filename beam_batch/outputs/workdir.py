@@ -63,13 +63,14 @@ def sync_folder(folder: Path) -> None:
 
 OWNED = (
     "lock", "manifest.json", "commit.json", "finished", "run.log", "prior.sqlite*", "parts",
-    "gauges", "ledger", "stop-*", "failures-*", "plan-*", "workers", "share-*",
+    "gauges", "ledger", "stop-*", "failures-*", "plan-*", "seats", "ledger-*", "lock-*",
+    "workers", "share-*",  # of earlier versions
     "replies.sqlite*", "claims", "uploads", "batches", "spent", ".*.tmp",
 )  # fmt: skip
 """Names in a work directory that are ours to remove."""
 
 
-_STAY = ("lock", "workers", "uploads")
+_STAY = ("lock", "uploads")
 """Those of them that belong to whoever holds the directory, not to one plan."""
 
 
@@ -203,8 +204,7 @@ class WorkDir:
         with contextlib.suppress(OSError):
             self.clear()
             shutil.rmtree(self.uploads, ignore_errors=True)
-            for name in ("workers", "lock"):
-                (self.root / name).unlink(missing_ok=True)
+            (self.root / "lock").unlink(missing_ok=True)
             self.root.rmdir()
 
 

@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beam_batch.outputs import roll
-from beam_batch.outputs.roll import TTL
-from beam_batch.outputs.seats import Seat, SeatSpec, wait_for_workers
+from beam_batch.outputs import roll, sharing
+from beam_batch.outputs.roll import BEAT, TTL
+from beam_batch.outputs.seats import Seat, SeatSpec
+from beam_batch.outputs.sharing import wait_for_workers
 from beam_batch.outputs.workdir import WorkDir
-from beam_batch.places import Place, place_of
+from beam_batch.places import place_of
 from tests.outputs.stage import Actor, Memory
 from tests.support import ROOT, environment
 
@@ -127,8 +128,39 @@ class World:
             self.kill(worker)
 
 
+WORKER = """
+import sys
+from beam_batch.outputs.seats import SeatSpec
+from beam_batch.outputs.workdir import WorkDir
+seat = SeatSpec(WorkDir(sys.argv[1]), 1, 9).open()
+for line in sys.stdin:
+    print(seat.step(int(line)), flush=True)
+"""
+
+
+class Process:
+    """A worker in a process of its own, that steps when it is told to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(folder)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(), cwd=ROOT,
+        )  # fmt: skip
+
+    def step(self, in_use: int) -> int:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{in_use}\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
 @given(st.integers(0, 2**32))
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_no_more_is_used_than_there_is_in_any_order_of_puts_and_reads(seed: int) -> None:
     world = World(seed)
     try:
@@ -142,3 +174,80 @@ def test_no_more_is_used_than_there_is_in_any_order_of_puts_and_reads(seed: int)
             assert held[-1] - held[0] <= 1
     finally:
         world.close()
+
+
+def test_a_killed_process_leaves_its_units_at_once_in_a_folder(tmp_path: Path) -> None:
+    first, second = Process(tmp_path), Process(tmp_path)
+    try:
+        assert first.step(0) == 9
+        assert second.step(0) == 0
+        kept = first.step(9)
+        assert kept in (4, 5)
+        assert second.step(0) == 0  # nine are still in flight: none is another's yet
+        assert first.step(kept) == kept
+        assert second.step(0) == 9 - kept
+        first.kill()
+        assert second.step(4) == 9
+    finally:
+        first.kill()
+        second.kill()
+    last = SeatSpec(WorkDir(str(tmp_path)), 1, 9).open()
+    assert last.step(0) == 9
+    last.close()
+
+
+def test_more_workers_than_units_wait_for_their_turn_and_idle_ones_keep_none(
+    tmp_path: Path,
+) -> None:
+    spec = SeatSpec(WorkDir(str(tmp_path)), 1, 2)
+    seats = [spec.open() for _ in range(4)]
+
+    def steps(wanted: int) -> list[int]:
+        for _ in range(3):
+            held = [seat.step(0, n >= 4 - wanted) for n, seat in enumerate(seats)]
+        return held
+
+    assert sum(steps(4)) == 2
+    assert steps(2) == [0, 0, 1, 1]
+    assert steps(1) == [0, 0, 0, 2]
+    assert steps(0) == [0, 0, 0, 0]
+    for seat in seats:
+        seat.close()
+    assert place_of(str(tmp_path)).list("seats/") == []
+
+
+def test_a_driver_waits_for_workers_and_asks_them_to_end(tmp_path: Path) -> None:
+    work = WorkDir(str(tmp_path))
+    assert wait_for_workers(work, lambda: None)
+    seat = SeatSpec(work, 3, 9).open()
+    seat.step(0)
+    waited: list[str] = []
+
+    def sleep(seconds: float) -> None:
+        seat.step(0)
+        if seat.ended:
+            seat.close()
+
+    assert wait_for_workers(work, lambda: waited.append("once"), sleep=sleep)
+    assert waited == ["once"]
+
+
+@pytest.mark.parametrize("lives", [True, False])
+def test_in_a_store_a_worker_is_dead_when_its_object_no_longer_changes(lives: bool) -> None:
+    world = World(1)
+    worker = Worker(world)
+    worker.step()
+    driver, steps = Actor(world.memory, lambda: world.now), 0
+
+    def sleep(seconds: float) -> None:
+        nonlocal steps
+        steps += 1
+        world.now += seconds
+        if lives:
+            worker.step()
+
+    driver.call(lambda: sharing.wait(driver, lambda: None, driver.clock, sleep))
+    assert driver.finish() is not lives
+    assert steps > TTL / BEAT
+    world.close()
+    driver.kill()
