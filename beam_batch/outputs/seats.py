@@ -116,7 +116,7 @@ class Seat:
 
     def _write(self, claim: int, wanted: bool) -> None:
         written = claim, self.held, wanted
-        self._claim, self._written = min(self._claim, claim), None  # should it land and fail
+        self._written = None  # a put that fails may have landed: what is there is not known
         self._roll.put({"held": claim, "used": self.held, "wanted": wanted})
         self._claim, self._written = claim, written
 

@@ -29,6 +29,7 @@ class Actor:
 
     Attributes:
         breaks: whether the place answers nothing.
+        waits_for: the kind of call that it is about to make, or "" where it has made it.
     """
 
     is_folder = False
@@ -41,6 +42,7 @@ class Actor:
         self._killed = False
         self.clock = clock
         self.breaks = False
+        self.waits_for = ""
         self.result: Any = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -89,7 +91,8 @@ class Actor:
             self.result = error
             self._back.release()
 
-    def _wait(self) -> None:
+    def _wait(self, call: str = "") -> None:
+        self.waits_for = call
         self._back.release()
         self._turn.acquire()
         if self._killed:
@@ -98,22 +101,22 @@ class Actor:
             raise OSError("the place does not answer")
 
     def put(self, name: str, data: bytes) -> None:
-        self._wait()
+        self._wait("put")
         self._memory.objects[name] = data
         self._wait()  # it has landed, and its sender does not know yet
 
     def get(self, name: str) -> bytes | None:
-        self._wait()
+        self._wait("get")
         return self._memory.objects.get(name)
 
     def list(self, prefix: str) -> list[Listed]:
-        self._wait()
+        self._wait("list")
         named = sorted(name for name in self._memory.objects if name.startswith(prefix))
         return [Listed(name, len(self._memory.objects[name])) for name in named]
 
     def remove(self, names: Iterable[str]) -> None:
         for name in names:
-            self._wait()
+            self._wait("remove")
             self._memory.objects.pop(name, None)
 
     def open(self, name: str) -> IO[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import subprocess
 import sys
@@ -39,13 +40,13 @@ class Worker:
         self.actor = Actor(world.memory, lambda: world.now + self.skew)
         self.seat = Seat(self.actor, 1, world.total, self.actor.clock)
         self.allowed = self.in_flight = 0
+        self.until = math.inf
         self.wanted = True
-        self.stale = 0
 
     @property
     def counts(self) -> bool:
-        """Whether its units are its own; what it had in flight when it was cut off is lost."""
-        return self.actor.clock() < self.seat.until
+        """Whether its units are its own."""
+        return self.actor.clock() < self.until
 
     def act(self) -> None:
         """Go on with a step, or begin one."""
@@ -57,14 +58,11 @@ class Worker:
 
     def collect(self) -> None:
         if not self.actor.is_busy:
-            self.allowed = self.actor.result
+            self.allowed, self.until = self.actor.result, self.seat.until
 
     def start(self) -> None:
-        if self.counts and self.in_flight < self.allowed:
-            self.in_flight += 1
-
-    def end(self) -> None:
-        self.in_flight = max(0, self.in_flight - 1)
+        if self.counts:
+            self.in_flight = max(self.in_flight, self.allowed)
 
     def step(self) -> None:
         """Finish the step at hand, and do another."""
@@ -80,33 +78,40 @@ class World:
         self.random = random.Random(seed)
         self.memory = Memory()
         self.now = 0.0
-        self.total = self.random.choice([1, 2, 3, 7, 9])
+        self.total = self.random.choice([1, 2, 3, 9])
         self.workers: list[Worker] = []
+        self.awake: list[Worker] = []
 
     def used(self) -> int:
-        return sum(worker.in_flight for worker in self.workers if worker.counts)
+        for worker in self.workers:
+            if not worker.counts:  # what it has in flight when it is cut off, nobody can call back
+                worker.in_flight = 0
+        return sum(worker.in_flight for worker in self.workers)
 
     def event(self) -> None:
+        """Let something happen; some workers go on for a while, when others stand still."""
         luck = self.random.random()
-        if not self.workers or (luck < 0.03 and len(self.workers) < 5):
+        if not self.workers or (luck < 0.02 and len(self.workers) < 4):
             self.workers.append(Worker(self))
             return
         worker = self.random.choice(self.workers)
         if luck < 0.05:
+            self.awake = [it for it in self.workers if self.random.random() < 0.5]
+        elif luck < 0.055:
             self.kill(worker)
-        elif luck < 0.07:
+        elif luck < 0.075:
             self.now += self.random.choice([0.5, 3, TTL / 2, TTL + 1])
-        elif luck < 0.09:
+        elif luck < 0.085:
             worker.actor.breaks = not worker.actor.breaks
-        elif luck < 0.12:
+        elif luck < 0.11:
             worker.wanted = not worker.wanted
-        elif luck < 0.3:
-            worker.end()
-        elif luck < 0.6:
+        elif luck < 0.18:
+            worker.in_flight -= self.random.randint(0, worker.in_flight)
+        elif luck < 0.28:
             worker.start()
         else:
             self.now += 0.01
-            worker.act()
+            self.random.choice([it for it in self.awake if it in self.workers] or [worker]).act()
 
     def kill(self, worker: Worker) -> None:
         self.workers.remove(worker)
@@ -174,6 +179,62 @@ def test_no_more_is_used_than_there_is_in_any_order_of_puts_and_reads(seed: int)
             assert held[-1] - held[0] <= 1
     finally:
         world.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Worker, Worker]]:
+    """Two workers of which the first holds all nine units, and the second has seen it."""
+    world = World(3)
+    world.total = 9
+    workers = Worker(world), Worker(world)
+    world.workers += workers
+    workers[0].step()
+    workers[1].step()
+    assert [worker.allowed for worker in workers] == [9, 0]
+    yield workers
+    world.close()
+
+
+def test_who_takes_another_for_dead_does_not_hit_its_new_object(
+    pair: tuple[Worker, Worker],
+) -> None:
+    first, second = pair
+    first.world.now += TTL + 1
+    second.act()
+    while second.actor.waits_for != "remove":
+        second.act()
+    first.step()
+    second.actor.finish()
+    second.collect()
+    assert first.allowed + second.allowed <= 9
+
+
+def test_what_may_come_into_use_during_a_step_is_claimed_until_it_is_over(
+    pair: tuple[Worker, Worker],
+) -> None:
+    first, second = pair
+    first.in_flight = 3
+    first.act()
+    while b'"used":9' in b"".join(first.world.memory.objects.values()):
+        first.act()
+    first.in_flight = 9  # the step has not returned yet, so the gate is as wide as it was
+    second.step()
+    assert first.in_flight + second.allowed == 9
+
+
+def test_a_put_that_lands_too_late_renews_nothing(pair: tuple[Worker, Worker]) -> None:
+    first, second = pair
+    first.world.now += BEAT
+    first.act()
+    first.world.now += TTL - 3  # the place is slow
+    while first.actor.waits_for != "put":
+        first.act()
+    first.world.now += 2
+    second.step()
+    assert second.allowed == 9
+    first.actor.finish()
+    first.collect()
+    assert first.allowed == 0
 
 
 def test_a_killed_process_leaves_its_units_at_once_in_a_folder(tmp_path: Path) -> None:
