@@ -199,7 +199,10 @@ def test_who_takes_another_for_dead_does_not_hit_its_new_object(
     pair: tuple[Worker, Worker],
 ) -> None:
     first, second = pair
-    first.world.now += TTL + 1
+    for _ in range(4):
+        first.world.now += TTL / 4
+        second.step()
+    first.world.now += 1
     second.act()
     while second.actor.waits_for != "remove":
         second.act()
