@@ -44,7 +44,8 @@ class GateSpec:
     Attributes:
         parallel: requests in flight, or None to find the best number, up to `most`.
         rpm, tpm: requests and tokens a minute, or None.
-        share: of the run's limits, and of the account's that the provider names; 0: send nothing.
+        share: of the run's limits, and of the account's that the provider names. With 0 nothing is
+            sent, and the limits are those of the whole.
         until: when, by the gate's clock, the part may be another worker's.
     """
 
@@ -86,7 +87,7 @@ class Gate:
         self._until = spec.until
         self._share = spec.share or 1.0
         self._fixed = spec.parallel or 1
-        self._limit = Limit(min(AUTO_START, spec.most), max(1, spec.most))
+        self._limit = Limit(min(AUTO_START, spec.most), spec.most)
         self._pace = Pace()
         self._breaker = Breaker()
         self._rpm = Bucket.a_minute(spec.rpm, now, spec.share == 1)

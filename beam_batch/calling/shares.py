@@ -72,6 +72,8 @@ class Share:
 
     def _part(self, units: int) -> GateSpec:
         limits, share = self._whole, units / self._total
+        if not units:
+            return dataclasses.replace(limits, share=0.0, until=self._seat.until)
         return dataclasses.replace(
             limits,
             parallel=None if limits.parallel is None else units,

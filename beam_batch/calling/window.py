@@ -224,7 +224,7 @@ def _room(limits: GateSpec) -> tuple[int, int]:
 
     It is little enough that the gate never runs dry.
     """
-    most = max(1, limits.most if limits.parallel is None else limits.parallel)
+    most = (limits.parallel or limits.most) if limits.share else 1
     return 2 * most, max(1, most // 2)
 
 
