@@ -275,7 +275,7 @@ class Caller:
         if self._once is not None:
             await self._once.close()
         if self.budget is not None:
-            self.budget.close()
+            await asyncio.to_thread(self.budget.close)
 
 
 def _settle(

@@ -16,7 +16,7 @@ import math
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
@@ -90,21 +90,32 @@ class Roll:
         Raises:
             OSError: the place cannot be read.
         """
+        living, dead = self.look()
+        self.remove(dead)
+        return living
+
+    def look(self) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+        """Read the objects of all others: of the living, and of the dead.
+
+        Raises:
+            OSError: the place cannot be read.
+        """
         names = [item.name for item in self._place.list(self._prefix)]
         names = [name for name in names if name.endswith(_SUFFIX) and name != self._name(self.id)]
-        found: dict[str, dict[str, Any]] = {}
-        dead: list[str] = []
+        found: tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]] = {}, {}
         for name, data in zip(names, self._read(names), strict=True):
-            if data is None:
-                continue
-            if self._is_dead(name, *data):
-                dead.append(name)
-            else:
+            if data is not None:
                 with contextlib.suppress(InvalidJSON):  # none of ours
-                    found[name[len(self._prefix) : -len(_SUFFIX)]] = jsonio.loads(data[0])
+                    values = jsonio.loads(data[0])
+                    found[self._is_dead(name, *data)][name[len(self._prefix) : -len(_SUFFIX)]] = (
+                        values
+                    )
         self._seen = {name: seen for name, seen in self._seen.items() if name in names}
-        self._remove(dead)
         return found
+
+    def remove(self, owners: Iterable[str]) -> None:
+        """Remove the objects of others; where that fails, others will."""
+        self._remove([self._name(owner) for owner in owners])
 
     def renew(self) -> None:
         """Go on under another name."""
