@@ -160,6 +160,7 @@ class Window:
         while True:
             await asyncio.sleep(share.seconds if share is not None else BEAT)
             waits: list[Callable[[], object]] = [budget.renew for budget in budgets]
+            waits.append(record.count_failures)
             if share is not None:
                 rows = len(self._tasks) + len(self._inbox)
                 waits.append(partial(share.step, self._answerer.most_in_flight, rows))

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
+from beam_batch.errors import OptionsError
 from beam_batch.outputs.roll import BEAT, LOOK, Clock, Roll
 from beam_batch.outputs.seats import FOLDER, end_mark
-from beam_batch.outputs.workdir import WorkDir
+from beam_batch.outputs.workdir import Lock, StopFlag, WorkDir
 from beam_batch.places import Place, place_of
 
+LOCK = "lock-"
 PATIENCE = 60.0
 """Seconds to wait for workers of an earlier session: they end when their driver is gone."""
+
+Values = Mapping[str, Any]
 
 
 def wait_for_workers(
@@ -47,3 +54,105 @@ def wait(
             asked.add(mark)
         sleep(LOOK if place.is_folder else BEAT)
     return True
+
+
+class Hold(Protocol):
+    """A work directory that is one driver's."""
+
+    def stops(self, flag: StopFlag) -> None:
+        """Raise this flag should the hold be lost."""
+
+    def release(self) -> None:
+        """Leave the directory to others."""
+
+
+def hold(work: WorkDir) -> Hold:
+    """Hold a work directory for one run.
+
+    Raises:
+        OptionsError: another run is using it.
+        OSError: the place cannot be used.
+    """
+    place = place_of(work.path)
+    if place.is_folder:
+        return FolderHold(work)
+    found = StoreHold(place)
+    found.take(time.sleep)
+    found.start()
+    return found
+
+
+class FolderHold(Lock):
+    """Held by a lock of the kernel, which frees it when the process dies and not before."""
+
+    def stops(self, flag: StopFlag) -> None:
+        """Do nothing: it cannot be lost."""
+
+
+class StoreHold:
+    """Held by an object that changes every two seconds.
+
+    Who comes writes its own first, and then looks at all others. One that changes no more belongs
+    to a driver that is dead. Of two that come at once the first by name goes on.
+    """
+
+    def __init__(self, place: Place, clock: Clock = time.monotonic) -> None:
+        self._place = place
+        self._roll = Roll(place, LOCK, clock)
+        self._over = threading.Event()
+        self._is_lost = False
+        self._flag: StopFlag | None = None
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+
+    def take(self, sleep: Callable[[float], None]) -> None:
+        """Take it, once all others have proved to be dead.
+
+        Raises:
+            OptionsError: one of them lives.
+        """
+        self._roll.put({"sure": False})
+        first = others = self._roll.others()
+        while others:
+            if any(self._yields_to(name, it, first.get(name)) for name, it in others.items()):
+                self._roll.leave()
+                raise OptionsError(
+                    f"--work-dir {self._place.uri}: another run is using it. Wait for it, or "
+                    "choose another --work-dir."
+                )
+            sleep(BEAT)
+            self._roll.put({"sure": False})
+            others = self._roll.others()
+            first = others | first
+        self._roll.put({"sure": True})
+
+    def _yields_to(self, name: str, now: Values, before: Values | None) -> bool:
+        """Whether another lives and is not behind this one."""
+        lives = before is not None and now != before
+        return lives and (now["sure"] or name < self._roll.id)
+
+    def start(self) -> None:
+        """Keep it from now on."""
+        self._thread.start()
+
+    def keep(self) -> None:
+        """Say once more that its owner lives; where that came too late, it is lost."""
+        with contextlib.suppress(OSError):
+            self._roll.put({"sure": True})
+        self._is_lost = self._is_lost or self._roll.is_lost
+        if self._is_lost and self._flag is not None:
+            self._flag.set("the work directory could not be reached, so it may be another's", 1)
+
+    def _keep(self) -> None:
+        while not self._over.wait(BEAT):
+            self.keep()
+
+    def stops(self, flag: StopFlag) -> None:
+        """Raise this flag should the hold be lost, or where it is lost already."""
+        self._flag = flag
+
+    def release(self) -> None:
+        """Leave the directory to others."""
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._roll.leave()

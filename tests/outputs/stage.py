@@ -91,6 +91,10 @@ class Actor:
             self.result = error
             self._back.release()
 
+    def rest(self) -> None:
+        """Wait for its turn, as for a call."""
+        self._wait("rest")
+
     def _wait(self, call: str = "") -> None:
         self.waits_for = call
         self._back.release()
