@@ -1,7 +1,7 @@
 """A run through a provider's Batch API: graphs for the rows, and the driver for the wait between.
 
 A batch may take a day. No bundle is open meanwhile: the first graph ends with request files, the
-driver submits them and records what comes back, and the last graph commits.
+driver submits them, records what comes back, and commits.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from beam_batch.batches.judging import Judge
 from beam_batch.batches.running import DETACHED, LEFT, STOPPED, BatchRun
 from beam_batch.batches.services import limits_of, make_service
 from beam_batch.batches.stored import journal_path, store_run
-from beam_batch.engine import COMMIT, ONLINE, REQUESTS, Engine
+from beam_batch.engine import ONLINE, REQUESTS, Engine
 from beam_batch.options import ModelSpec, RunSpec
+from beam_batch.outputs.commit import commit
 from beam_batch.outputs.recording import RecordSpec
 from beam_batch.outputs.workdir import WorkDir
 from beam_batch.session import Session
@@ -41,8 +42,8 @@ def run_batches(spec: RunSpec, session: Session, engine: Engine, asked: RunSpec)
     since = int(journal.planned["session"])
     if end == LEFT:
         engine.run(spec, session, ONLINE, since)
-    elif end not in (DETACHED, STOPPED):
-        engine.run(spec, session, COMMIT)
+    if end not in (DETACHED, STOPPED) and not session.stop.is_set():
+        commit(session.commit)
     return end != DETACHED
 
 

@@ -18,7 +18,7 @@ from beam_batch.session import Session
 from beam_batch.signals import shielded
 
 DIRECT = "direct"
-ONLINE, REQUESTS, COMMIT = "build", "build_requests", "build_commit"
+ONLINE, REQUESTS = "build", "build_requests"
 """Graphs, by the names of their functions in `pipeline`."""
 
 

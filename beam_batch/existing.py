@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import uuid
 from pathlib import Path
 from typing import Any
 
 from beam_batch import jsonio
-from beam_batch.errors import InvalidJSON, OptionsError
+from beam_batch.errors import InvalidJSON, OptionsError, RunStopped
 from beam_batch.inputs.plan import Plan, rows_of
 from beam_batch.manifest import refuse_mixing
 from beam_batch.options import OutputSpec, RunSpec
 from beam_batch.options.agents import TRACE_MANIFEST
-from beam_batch.outputs import prior
+from beam_batch.outputs import envelope, parts, prior
 from beam_batch.outputs.commit import APPEND, NEW, REWRITE, shards_in
+from beam_batch.outputs.recording import RecordSpec
 from beam_batch.outputs.trace_files import has_traces
-from beam_batch.outputs.workdir import WorkDir, settings_file
+from beam_batch.outputs.workdir import StopFlag, WorkDir, settings_file
 
 
 def _targets(spec: RunSpec) -> list[tuple[str, str]]:
@@ -102,6 +104,32 @@ def _refuse_dropping(
             "selected: --resume --overwrite would drop the others. Select them too, or leave "
             "--overwrite out."
         )
+
+
+def keep_answers(work: WorkDir, index: Path, plan: Plan, id_field: str | None) -> int:
+    """Record the rows that a finished output has an answer for; return how many there are.
+
+    Raises:
+        RunStopped: the work directory does not take them.
+    """
+    if not index.exists():
+        return 0
+    stop = StopFlag(work, f"stop-{uuid.uuid4().hex[:8]}")
+    recorder = RecordSpec(work=work, session=parts.KEPT_SESSION, stop=stop).open()
+    known, kept = prior.PriorAnswers(index), 0
+    for row in rows_of(plan, id_field):
+        place = known.find(row.id) if row.failure is None else None
+        if place is None:
+            continue
+        answer = known.read(place) | {"row_number": row.number}
+        if not recorder.record(envelope.keep(row, answer), parts.KEPT):
+            break
+        kept += 1
+    known.close()
+    recorder.close()
+    if stop.is_set_here():
+        raise RunStopped(*(stop.read() or ("stopped", 1)))
+    return kept
 
 
 def _settings(out: OutputSpec, marks: dict[str, Any]) -> dict[str, Any]:

@@ -21,10 +21,12 @@ from beam_batch.checks import check, describe
 from beam_batch.engine import Engine, make_engine
 from beam_batch.errors import InputLost, OptionsError, RunStopped
 from beam_batch.options import ModelSpec, RunSpec
+from beam_batch.outputs.commit import commit
 from beam_batch.outputs.remote import Upload, check_dataset, publish, stage, traces_upload
 from beam_batch.outputs.sharing import wait_for_workers
 from beam_batch.outputs.summary import Summary
-from beam_batch.outputs.workdir import Lock, WorkDir, default_work_dir, write_atomically
+from beam_batch.outputs.workdir import FINISHED, Lock, WorkDir, default_work_dir
+from beam_batch.places import scheme_of, write_atomically
 from beam_batch.progress import Progress
 from beam_batch.providers import chosen_model, resolve_model
 from beam_batch.session import Session, open_session, record_settings
@@ -41,9 +43,7 @@ def run(spec: RunSpec) -> Summary:
     started = time.time()
     spec = _resolved(spec)
     check(spec, os.environ)
-    work = WorkDir(
-        str(Path(spec.output.work_dir or default_work_dir(spec.output.output)).absolute())
-    )
+    work = _work_dir(spec)
     engine = make_engine(spec)
     fresh = work.claim()
     lock = Lock(work)
@@ -80,6 +80,13 @@ def run(spec: RunSpec) -> Summary:
         raise
     finally:
         lock.release()
+
+
+def _work_dir(spec: RunSpec) -> WorkDir:
+    path = spec.output.work_dir or default_work_dir(spec.output.output)
+    if scheme_of(path):
+        raise OptionsError(f"--work-dir {path}: name a folder; object stores cannot be used yet.")
+    return WorkDir(os.path.abspath(path))
 
 
 def _resolved(spec: RunSpec) -> RunSpec:
@@ -120,7 +127,7 @@ def _execute(spec: RunSpec, session: Session, engine: Engine, asked: RunSpec) ->
         with (
             draining(session.stop),
             _model_server(spec, session.work) as resolved,
-            Progress(spec.progress, session.work, session.commit.session, rows),
+            Progress(spec.progress, session.work, session.commit.session, rows, session.kept),
         ):
             if spec.output.max_errors == 0:
                 session.stop.set("stopped by --max-errors 0: nothing was sent", 3)
@@ -128,12 +135,14 @@ def _execute(spec: RunSpec, session: Session, engine: Engine, asked: RunSpec) ->
                 committed = run_batches(resolved, session, engine, asked)
             else:
                 engine.run(resolved, session)
+                if not session.stop.is_set():
+                    commit(session.commit)
     except (RunStopped, OptionsError):
         raise
     except Exception as error:
         _explain(session, error)
     stopped = session.stop.read()
-    if stopped is not None and not session.work.commit.exists():
+    if stopped is not None and session.work.read_commit() is None:
         reason, code = stopped
         raise RunStopped(f"{reason}. Finished rows are kept in {session.work.path}.", code)
     return committed
@@ -175,7 +184,8 @@ def _model_server(spec: RunSpec, work: WorkDir) -> Iterator[RunSpec]:
 
 def _count(session: Session, started: float) -> dict[str, Any]:
     """Return the counts of a committed run in the summary's form."""
-    counts = jsonio.loads(session.work.commit.read_bytes())
+    counts = session.work.read_commit()
+    assert counts is not None
     counts["torn_lines"] += session.torn
     plan = session.plan
     return {
@@ -198,7 +208,7 @@ def _put_in_place(
         _write_summary(Path(local.output.summary_output), data)
     record_settings(session)
     publish(uploads, session.work)
-    session.work.finished.touch()
+    session.work.place.put(FINISHED, b"")
 
 
 def _exit_code(spec: RunSpec, data: dict[str, Any]) -> int:

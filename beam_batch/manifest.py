@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from beam_batch import jsonio
@@ -123,23 +122,24 @@ def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-def plan_to(plan: Plan, folder: Path) -> dict[str, Any]:
+def plan_to(plan: Plan, folder: str) -> dict[str, Any]:
     """Write a plan as JSON values; splits name their source by its place."""
     places = {source: place for place, source in enumerate(plan.sources)}
     splits = [[places[split.source], *split[1:]] for split in plan.splits]
-    return plan._asdict() | {"splits": splits, "folder": str(folder)}
+    return plan._asdict() | {"splits": splits, "folder": folder}
 
 
-def plan_from(data: dict[str, Any], folder: Path) -> Plan:
+def plan_from(data: dict[str, Any], folder: str) -> Plan:
     """Read a plan from JSON values; what it keeps in its folder is found where that is now."""
-    was, now = data.pop("folder"), str(folder)
+    was = data["folder"]
 
     def moved(path: str | None) -> str | None:
-        return now + path[len(was) :] if path is not None and path.startswith(was) else path
+        return folder + path[len(was) :] if path is not None and path.startswith(was) else path
 
     sources = [Source(*values) for values in data["sources"]]
     sources = [source._replace(path=str(moved(source.path))) for source in sources]
     reads = [Read(Origin(*origin), digest, stop) for origin, digest, stop in data["reads"]]
     splits = [Split(sources[place], *rest) for place, *rest in data["splits"]]
     splits = [split._replace(picks_file=moved(split.picks_file)) for split in splits]
+    data = {name: value for name, value in data.items() if name != "folder"}
     return Plan(**(data | {"sources": sources, "reads": reads, "splits": splits}))

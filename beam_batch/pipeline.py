@@ -8,12 +8,11 @@ import apache_beam as beam
 
 from beam_batch.options import RunSpec
 from beam_batch.outputs.commit import CommitSpec
-from beam_batch.outputs.recording import KEPT, RecordSpec
+from beam_batch.outputs.recording import RecordSpec
 from beam_batch.outputs.workdir import StopFlag
 from beam_batch.prompts.template import image_fields, stable_prefix
 from beam_batch.records import Split
 from beam_batch.transforms.call_model import CallModel
-from beam_batch.transforms.commit_outputs import CommitOutputs
 from beam_batch.transforms.read_rows import ReadRows
 from beam_batch.transforms.render_prompts import RenderPrompts
 from beam_batch.transforms.select_pending import SelectPending
@@ -53,9 +52,10 @@ class Job:
 def build(pipeline: beam.Pipeline, job: Job) -> None:
     """Add the graph of a run to a pipeline. Does no I/O."""
     spec, record = job.spec, job.record
-    rows, prompts = _prompts(pipeline, job)
+    prompts = _prompts(pipeline, job)
     assert spec.model is not None
-    answers = prompts.prompts | "CallModel" >> CallModel(
+    prompts.failed | "WriteUnrenderable" >> WriteParts("unrenderable", record)
+    prompts.prompts | "CallModel" >> CallModel(
         spec.model,
         instruction=spec.prompt.instruction,
         schema=spec.schema,
@@ -70,20 +70,13 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
         alone=job.alone,
         crew=spec.crew,
     )
-    receipts = (
-        rows.kept | "WriteKept" >> WriteParts(KEPT, record),
-        prompts.failed | "WriteUnrenderable" >> WriteParts("unrenderable", record),
-        answers.receipts,
-    )
-    receipts | "Receipts" >> beam.Flatten() | "CommitOutputs" >> CommitOutputs(job.commit, job.stop)
 
 
 def build_requests(pipeline: beam.Pipeline, job: Job) -> None:
     """Add the first graph of a run through a Batch API: it ends with request files."""
-    rows, prompts = _prompts(pipeline, job)
+    prompts = _prompts(pipeline, job)
     requests = prompts.prompts | "WriteRequests" >> WriteRequests(job.spec, job.record)
     closed = (
-        rows.kept | "WriteKept" >> WriteParts(KEPT, job.record),
         prompts.failed | "WriteUnrenderable" >> WriteParts("unrenderable", job.record),
         requests.failed | "WriteUnsendable" >> WriteParts("failed", job.record),
         requests.files,
@@ -91,24 +84,19 @@ def build_requests(pipeline: beam.Pipeline, job: Job) -> None:
     closed | "Closed" >> beam.Flatten() | "PlanBatches" >> PlanBatches(job.record)
 
 
-def build_commit(pipeline: beam.Pipeline, job: Job) -> None:
-    """Add the last graph of a run through a Batch API, once every row has an outcome."""
-    pipeline | "Settled" >> beam.Create([]) | "CommitOutputs" >> CommitOutputs(job.commit, job.stop)
-
-
-def _prompts(pipeline: beam.Pipeline, job: Job) -> tuple[beam.DoOutputsTuple, beam.DoOutputsTuple]:
-    """Add what every run begins with; return rows and prompts."""
+def _prompts(pipeline: beam.Pipeline, job: Job) -> beam.DoOutputsTuple:
+    """Add what every run begins with."""
     spec, out = job.spec, job.spec.output
     images = image_fields(spec.prompt.template)
 
-    rows = (
+    return (
         pipeline
         | "Splits" >> beam.Create(job.splits)
         | "Reshuffle" >> beam.Reshuffle()
         | "ReadRows" >> ReadRows(spec.source.id_field, job.stop, images, spec.prompt.group_by)
         | "SelectPending" >> SelectPending(job.commit.work, job.since or job.commit.session)
+        | "RenderPrompts"
+        >> RenderPrompts(
+            spec.prompt.template, spec.source.id_field, out.include_input, spec.prompt.files_root
+        )
     )
-    prompts = rows.pending | "RenderPrompts" >> RenderPrompts(
-        spec.prompt.template, spec.source.id_field, out.include_input, spec.prompt.files_root
-    )
-    return rows, prompts

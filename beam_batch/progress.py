@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Any
 
 from beam_batch.options import ProgressSpec
-from beam_batch.outputs.workdir import WorkDir, read_gauges
+from beam_batch.outputs.gauges import read_gauges
+from beam_batch.outputs.workdir import WorkDir
 
 INTERVAL = 0.25
 
@@ -16,11 +17,14 @@ INTERVAL = 0.25
 class Progress:
     """Follows the gauges of a session in a thread of its own; use as a context manager."""
 
-    def __init__(self, spec: ProgressSpec, work: WorkDir, session: int, rows: int) -> None:
+    def __init__(
+        self, spec: ProgressSpec, work: WorkDir, session: int, rows: int, kept: int = 0
+    ) -> None:
         self._spec = spec
         self._work = work
         self._session = session
         self._rows = rows
+        self._kept = kept
         self._end = threading.Event()
         self._live = sys.stderr.isatty() and spec.every is None
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -56,7 +60,7 @@ class Progress:
         return (
             done,
             failed,
-            gauges.get("kept", 0),
+            self._kept,
             gauges.get("in_flight", 0),
             gauges.get("usd", 0.0),
         )

@@ -9,7 +9,13 @@ from typing import Any, NamedTuple
 
 from beam_batch import jsonio
 from beam_batch.errors import InvalidJSON, OptionsError, first_line
-from beam_batch.existing import look_at, lost_file, pin_new_targets, refuse_unclear
+from beam_batch.existing import (
+    keep_answers,
+    look_at,
+    lost_file,
+    pin_new_targets,
+    refuse_unclear,
+)
 from beam_batch.inputs.base import SPLIT_BYTES, SPLIT_ROWS
 from beam_batch.inputs.plan import Plan, plan_rows, recheck
 from beam_batch.manifest import fingerprint, plan_from, plan_to, refuse_changes
@@ -17,7 +23,8 @@ from beam_batch.options import OutputSpec, RunSpec
 from beam_batch.outputs.commit import APPEND, REWRITE, CommitSpec
 from beam_batch.outputs.ledger import LedgerSpec, Sum, spent_by_sessions
 from beam_batch.outputs.trace_files import WORKER, TraceFolder, new_run_id
-from beam_batch.outputs.workdir import StopFlag, WorkDir, settings_file, write_atomically
+from beam_batch.outputs.workdir import COMMIT, FINISHED, StopFlag, WorkDir, settings_file
+from beam_batch.places import write_atomically
 
 PLAN, PRIOR = "plan.json", "prior.sqlite"
 SHARED_SPLIT_ROWS = 100
@@ -30,6 +37,7 @@ class Session(NamedTuple):
     Attributes:
         marks: fingerprint of the settings.
         torn: lines of an earlier, finished output that were no records.
+        kept: rows that this output has an answer for.
     """
 
     work: WorkDir
@@ -38,6 +46,7 @@ class Session(NamedTuple):
     commit: CommitSpec
     marks: dict[str, Any]
     torn: int
+    kept: int
 
 
 def open_session(spec: RunSpec, work: WorkDir, output: str, workers: int = 1) -> Session:
@@ -62,14 +71,14 @@ def open_session(spec: RunSpec, work: WorkDir, output: str, workers: int = 1) ->
         manifest |= {"mode": REWRITE, "keep_bytes": manifest["keep_bytes"] | unkept}
     pin_new_targets(spec, manifest)
     manifest.setdefault("run_id", new_run_id())
-    work.create()
     manifest["session"] += 1
-    write_atomically(work.manifest, jsonio.dumps(manifest))
-    work.finished.unlink(missing_ok=True)
-    work.commit.unlink(missing_ok=True)
+    stop = f"stop-{manifest['session']:04d}-{uuid.uuid4().hex[:8]}"
+    manifest.setdefault("stops", []).append(stop)
+    work.write_manifest(manifest)
+    work.place.remove([FINISHED, COMMIT])
     if spec.budget.is_set:
         _charge(work, manifest)
-        write_atomically(work.manifest, jsonio.dumps(manifest))
+        work.write_manifest(manifest)
     return _session(spec, work, manifest, plan)
 
 
@@ -101,9 +110,9 @@ def _earlier_plan(
     Raises:
         OptionsError: settings or input have changed, and nothing asks to start again.
     """
+    folder = f"{work.place.uri}/{manifest['plan']}"
     try:
-        folder = work.root / manifest["plan"]
-        stored = jsonio.loads((folder / PLAN).read_bytes())
+        stored = jsonio.loads(work.place.get(f"{manifest['plan']}/{PLAN}") or b"")
         plan, changed = recheck(plan_from(stored, folder))
     except (OSError, InvalidJSON, LookupError, TypeError, ValueError) as error:
         if spec.output.overwrite:
@@ -141,14 +150,14 @@ def _new_plan(
         marks = fingerprint(spec, plan.digest, output)
         manifest = {"session": 0, "fingerprint": marks, "plan": folder.name}
         manifest |= look_at(spec, folder / PRIOR, marks, plan)
-        write_atomically(folder / PLAN, jsonio.dumps(plan_to(plan, folder)))
+        write_atomically(folder / PLAN, jsonio.dumps(plan_to(plan, str(folder))))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     work.clear(keep=folder)
-    if (folder / PRIOR).exists():
-        (folder / PRIOR).rename(work.prior)
-    return plan, manifest
+    work.create()
+    manifest["kept"] = keep_answers(work, folder / PRIOR, plan, spec.source.id_field)
+    return plan_from(plan_to(plan, str(folder)), work.publish(folder)), manifest
 
 
 def _session(spec: RunSpec, work: WorkDir, manifest: dict[str, Any], plan: Plan) -> Session:
@@ -172,13 +181,15 @@ def _session(spec: RunSpec, work: WorkDir, manifest: dict[str, Any], plan: Plan)
         traces=traces,
     )
     # A name of its own each time: this process may have seen a flag of an earlier run here.
-    stop = StopFlag(str(work.root / f"stop-{manifest['session']:04d}-{uuid.uuid4().hex[:8]}"))
-    return Session(work, stop, plan, commit, manifest["fingerprint"], manifest["torn"])
+    stop = StopFlag(work, manifest["stops"][-1])
+    return Session(
+        work, stop, plan, commit, manifest["fingerprint"], manifest["torn"], manifest["kept"]
+    )
 
 
 def _unfinished(out: OutputSpec, work: WorkDir) -> dict[str, Any] | None:
     """Return the manifest of an unfinished run, or None where there is none."""
-    if work.finished.exists():  # its files are in place, so they speak for it
+    if work.place.get(FINISHED) is not None:  # its files are in place, so they speak for it
         return None
     try:
         return work.read_manifest()

@@ -40,7 +40,7 @@ def _make_bucket(env: dict[str, str]) -> None:
         secret=env["AWS_SECRET_ACCESS_KEY"],
         endpoint_url=env["AWS_ENDPOINT_URL"],
         skip_instance_cache=True,
-    ).mkdir("data")
+    ).makedirs("data", exist_ok=True)  # all servers of a process share their buckets
 
 
 @contextmanager

@@ -56,7 +56,8 @@ LAYERS: dict[str, set[str]] = {
         "signals",
     },
     "backend": BASE | {"batches", "engine", "outputs", "session"},
-    "engine": BASE | {"outputs", "pipeline", "session", "signals"},
+    "engine": BASE | {"outputs", "pipeline", "runners", "session", "signals"},
+    "runners": {"errors", "options"},
     "signals": {"outputs"},
     "cli": BASE
     | {
@@ -74,7 +75,7 @@ LAYERS: dict[str, set[str]] = {
     "__main__": {"cli"},
     "__init__": BASE | {"launch", "outputs", "transforms"},
 }
-BEAM_USERS = {"transforms", "pipeline", "engine"}
+BEAM_USERS = {"transforms", "pipeline", "engine", "runners"}
 
 
 def _modules() -> list[Path]:

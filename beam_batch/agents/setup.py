@@ -67,7 +67,7 @@ async def _start_servers(spec: WindowSpec, opened: AsyncExitStack) -> Servers | 
     from beam_batch.agents.mcp.servers import Servers
 
     log = None
-    if spec.record is not None:
+    if spec.record is not None and spec.record.work.is_folder:
         file = spec.record.work.log.open("a", buffering=1, encoding="utf-8", errors="replace")
         log = opened.enter_context(file)
     servers = Servers(wanted, os.environ, log)

@@ -63,7 +63,7 @@ class Fetcher:
         table = RowTable(self._folder, batch.file)
         pass_ = _Pass(self._record, self._judge, table, _notes(batch, info), last)
         try:
-            table.find_outcomes(self._record.work.parts, self._since)
+            table.find_outcomes(self._record.work.place, self._since)
             results = _Results(files, table, self._service.read)
             self._read(results, pass_)
             if last and pass_.fatal is None and (results.ours or not results.lines):
@@ -81,7 +81,7 @@ class Fetcher:
         notes = _notes(batch, BatchInfo.stored(batch.info))
         pass_ = _Pass(self._record, self._judge, table, notes, True)
         try:
-            table.find_outcomes(self._record.work.parts, self._since)
+            table.find_outcomes(self._record.work.place, self._since)
             for line, reason in reasons.items():
                 pass_.settle(line, Result(None, None, reason, None))
             return table.left
@@ -93,7 +93,7 @@ class Fetcher:
         """Return which lines of a file are done, as an array."""
         table = RowTable(self._folder, batch.file)
         try:
-            table.find_outcomes(self._record.work.parts, self._since)
+            table.find_outcomes(self._record.work.place, self._since)
             return table.done
         finally:
             table.close()

@@ -19,6 +19,7 @@ from beam_batch import jsonio
 from beam_batch.batches.journal import RequestFile
 from beam_batch.errors import RequestRejected
 from beam_batch.outputs import parts
+from beam_batch.places import Place
 from beam_batch.records import Row
 
 _ROW = re.compile(rb"\[(\d+),(\d+),")
@@ -145,11 +146,11 @@ class RowTable:
         )
         self.done: Any = np.zeros(len(self._offsets), dtype=bool)
 
-    def find_outcomes(self, directory: Path, since: int) -> None:
+    def find_outcomes(self, place: Place, since: int) -> None:
         """Mark the rows that were answered, or have failed in session `since` or later."""
         import numpy as np
 
-        known = parts.by_shard(directory)
+        known = parts.by_shard(place)
         for shard in np.unique(self._shards):
             rows = parts.finished_rows(known.get(int(shard), []), since)
             here = self._shards == shard

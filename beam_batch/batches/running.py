@@ -27,8 +27,8 @@ from beam_batch.batches.retrying import GROWTH, LONGEST_WAIT, Patience
 from beam_batch.batches.submitting import Enqueued, Submitter, is_enqueued, reasons_by_line
 from beam_batch.errors import FatalReply, ProviderError, RequestRejected
 from beam_batch.options import BatchSpec, CallSpec
+from beam_batch.outputs.gauges import GaugeSpec
 from beam_batch.outputs.recording import RecordSpec
-from beam_batch.outputs.workdir import GaugeSpec
 
 SETTLED, LEFT, DETACHED, STOPPED = "settled", "left", "detached", "stopped"
 """How `BatchRun.run` ends: every row settled; some left for online; submitted; stopped."""

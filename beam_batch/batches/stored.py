@@ -25,7 +25,8 @@ from beam_batch.options import (
     SchemaSpec,
     SourceSpec,
 )
-from beam_batch.outputs.workdir import WorkDir, default_work_dir, write_atomically
+from beam_batch.outputs.workdir import WorkDir, default_work_dir
+from beam_batch.places import write_atomically
 
 _SPECS: dict[str, Any] = {
     "source": SourceSpec, "output": OutputSpec, "model": ModelSpec, "prompt": PromptSpec,

@@ -6,7 +6,7 @@ import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from beam_batch.records import Outcome, Prompt, Receipt
+from beam_batch.records import Outcome, Prompt
 
 if TYPE_CHECKING:
     from beam_batch.calling.window import Window
@@ -38,8 +38,8 @@ class Lane:
             self.pending -= 1
             if not self.pending:
                 self._changed.set()
-                if self._abandoned:
-                    self.close()
+                if self._abandoned:  # this is the event loop, and closing may take a while
+                    threading.Thread(target=self.close, daemon=True).start()
         self._window.release()
 
     def abandon(self) -> None:
@@ -56,9 +56,10 @@ class Lane:
         for _ in range(ready):
             self._window.release()
 
-    def close(self) -> list[Receipt]:
+    def close(self) -> None:
         """Close the part files of this bundle."""
-        return self.recorder.close() if self.recorder is not None else []
+        if self.recorder is not None:
+            self.recorder.close()
 
     def try_submit(self, prompt: Prompt) -> bool:
         """Submit a prompt if the window has room; wait a moment where nothing else can be done."""

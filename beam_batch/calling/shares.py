@@ -43,11 +43,6 @@ class Share:
         """Time from one step to the next."""
         return self._seat.interval
 
-    @property
-    def is_ended(self) -> bool:
-        """Whether a later session asks for the end of this one."""
-        return self._seat.ended
-
     def step(self, in_flight: int, rows: int) -> GateSpec:
         """Renew the part; waits for the place.
 

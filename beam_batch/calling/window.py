@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from typing import Any, TypeVar
 
 from beam_batch.calling.answering import Answerer, Keeping, Worker
 from beam_batch.calling.gate import Dropped, GateSpec
@@ -19,13 +20,14 @@ from beam_batch.calling.setup import MakeWorker, WindowSpec, make_ladder, secret
 from beam_batch.calling.shares import open_share, whole
 from beam_batch.calling.slots import Slots
 from beam_batch.errors import FatalReply
+from beam_batch.outputs.gauges import GaugeSpec
 from beam_batch.outputs.recording import Recorder
 from beam_batch.outputs.roll import BEAT
 from beam_batch.outputs.spent import SpentLog, SpentSpec
-from beam_batch.outputs.workdir import GaugeSpec
 from beam_batch.records import Outcome, Prompt
 from beam_batch.redaction import redactor
 
+T = TypeVar("T")
 WATCH_INTERVAL = 0.1
 LONGEST_CLOSE = 15.0
 """Seconds after which what does not close is left to the end of the process."""
@@ -79,7 +81,10 @@ class Window:
 
     def new_recorder(self) -> Recorder | None:
         """Return a recorder for one bundle, or None where outcomes are not recorded."""
-        return self._spec.record.open() if self._spec.record is not None else None
+        if self._spec.record is None:
+            return None
+        limits = self._share.limits if self._share is not None else self._limits
+        return self._spec.record.open(enough=limits.parallel or limits.most)
 
     def submit(self, prompt: Prompt, lane: Lane) -> None:
         """Start answering a prompt; its result goes to the lane. Needs a slot."""
@@ -145,9 +150,10 @@ class Window:
             while True:
                 if self._spec.workers > 1 and os.getppid() != self._driver:
                     record.stop.set("the driver is gone", 1)
-                if record.stop.is_set():
+                if await self._aside(record.stop.is_set):
                     self._stop()
-                gauge.show(self._shown(self._answerer.in_flight))
+                if gauge.is_due():
+                    await self._aside(gauge.show, self._shown(self._answerer.in_flight))
                 await asyncio.sleep(WATCH_INTERVAL)
         finally:
             gauge.show(self._shown(0), force=True)
@@ -168,8 +174,13 @@ class Window:
             if share is not None:
                 self._answerer.resize(share.limits)
                 self._slots.resize(*_room(share.limits))
-                if share.is_ended:
-                    record.stop.set("a later session has begun", 1)
+
+    async def _aside(self, call: Callable[..., T], *values: Any) -> T:
+        """Call what may go through a network; a folder is quick enough to be used here."""
+        record = self._spec.record
+        if record is None or record.work.is_folder:
+            return call(*values)
+        return await asyncio.to_thread(call, *values)
 
     def _shown(self, in_flight: int) -> dict[str, float]:
         return {**self._counts, "usd": self._usd, "in_flight": in_flight}
@@ -211,7 +222,7 @@ class Window:
         if lane.recorder is None or record is None:
             return outcome
         kind = "ok" if outcome.ok else "failed"
-        self._counts[kind] += lane.recorder.record(outcome, kind)
+        self._counts[kind] += await lane.recorder.recorded(outcome, kind)
         if self._spent is not None and outcome.row_number is not None:
             self._spent.done(outcome.row_number)
         self._usd += outcome.telemetry.get("cost_usd") or 0.0

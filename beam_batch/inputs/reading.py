@@ -10,8 +10,13 @@ from beam_batch.errors import InputLost, MissingIdField, RowError
 from beam_batch.inputs.base import Columns, Images
 from beam_batch.inputs.formats import FORMATS
 from beam_batch.inputs.ids import row_id
+from beam_batch.inputs.opening import open_binary
 from beam_batch.inputs.resolve import stamp_of
+from beam_batch.places import scheme_of
 from beam_batch.records import Failure, Row, Source, Split
+
+_NUMBER = 8
+"""Bytes of a row number in a file of picks."""
 
 
 def read_rows(
@@ -58,6 +63,10 @@ def _wanted(split: Split) -> Any:
         return range(split.first_pick, split.first_pick + split.selected)
     import numpy as np
 
+    if scheme_of(split.picks_file):
+        with open_binary(split.picks_file) as file:
+            file.seek(split.first_pick * _NUMBER)
+            return np.frombuffer(file.read(split.selected * _NUMBER), dtype=np.int64)
     picks = np.memmap(split.picks_file, dtype=np.int64, mode="r")
     return picks[split.first_pick : split.first_pick + split.selected]
 

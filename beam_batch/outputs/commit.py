@@ -19,7 +19,8 @@ from beam_batch.outputs.ordering import in_order
 from beam_batch.outputs.parts import Found
 from beam_batch.outputs.summary import Tally
 from beam_batch.outputs.trace_files import TraceFiles, TraceFolder
-from beam_batch.outputs.workdir import WorkDir, sync_folder, write_atomically
+from beam_batch.outputs.workdir import COMMIT, WorkDir
+from beam_batch.places import sync_folder
 
 SHARD = re.compile(r"part-\d{5,}-of-\d{5,}\.jsonl")
 NEW, APPEND, REWRITE = "new", "append", "rewrite"
@@ -69,7 +70,7 @@ def commit(spec: CommitSpec) -> dict[str, Any]:
     """
     counts = _Counts(session=spec.session)
     counts.tally.lose(spent.lost(spec.work))
-    files = parts.by_shard(spec.work.parts)
+    files = parts.by_shard(spec.work.place)
     with ExitStack() as stack:
         sinks = _Sinks(spec, stack)
         for shard, rows in enumerate(spec.rows):
@@ -81,7 +82,7 @@ def commit(spec: CommitSpec) -> dict[str, Any]:
             counts.in_shard = 0
         sinks.finish()
     result = counts.as_dict() | sinks.traced()
-    write_atomically(spec.work.commit, jsonio.dumps(result))
+    spec.work.place.put(COMMIT, jsonio.dumps(result))
     return result
 
 

@@ -12,7 +12,7 @@ import uuid
 from pathlib import Path
 
 from beam_batch.outputs.workdir import WorkDir
-from beam_batch.places import Place, place_of
+from beam_batch.places import Place
 
 _counts: dict[tuple[str, int], Failures] = {}
 _counts_lock = threading.Lock()
@@ -65,5 +65,5 @@ def failures_of(work: WorkDir, session: int) -> Failures:
     with _counts_lock:
         key = work.path, session
         if key not in _counts:
-            _counts[key] = Failures(place_of(work.path), session)
+            _counts[key] = Failures(work.place, session)
         return _counts[key]

@@ -17,7 +17,6 @@ from typing import NamedTuple, Protocol
 from beam_batch import jsonio
 from beam_batch.outputs import parts, spent
 from beam_batch.outputs.workdir import WorkDir
-from beam_batch.places import place_of
 
 _FORM = struct.Struct("<4q")
 _NANO = 1_000_000_000
@@ -57,7 +56,7 @@ class LedgerSpec:
 
     def open(self) -> AnyLedger:
         """Open the ledger, at first use with nothing in it."""
-        place = place_of(self.work.path)
+        place = self.work.place
         if place.is_folder:
             return Ledger(self)
         from beam_batch.outputs.allowance import Allowance
@@ -169,11 +168,10 @@ def spent_by_sessions(work: WorkDir, counts: Callable[[int], bool]) -> tuple[flo
     """Add up what some sessions have spent, with and without an outcome: US dollars, and tokens."""
     lost = spent.lost(work, counts)
     usd, tokens = lost.usd or 0.0, _total(lost.usage)
-    for path in work.parts.glob("*.jsonl"):
-        session = parts.PartName.parse(path).session
-        if session == parts.KEPT_SESSION or not counts(session):
+    for part in parts.all_parts(work.place):
+        if part.session == parts.KEPT_SESSION or not counts(part.session):
             continue
-        for found in parts.read(path):
+        for found in parts.read(part):
             if found is None:
                 continue
             telemetry = jsonio.loads_own(found.telemetry)

@@ -13,11 +13,16 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from beam_batch import jsonio
+from beam_batch.outputs.segments import whole_files
+from beam_batch.places import Listed, Place
 from beam_batch.records import Outcome, Receipt
 
+FOLDER = "parts/"
+KEPT = "kept"
+KINDS = ("failed", KEPT, "ok", "unrenderable")
 OPEN_FILES = 16
 KEPT_SESSION = 0
 _HEAD = re.compile(
@@ -62,10 +67,61 @@ class Entry(NamedTuple):
     length: int
 
 
-def scan(path: Path) -> Iterator[Entry | None]:
+class PartFile(NamedTuple):
+    """A part file that is there, and what its name says."""
+
+    place: Place
+    name: str
+    size: int
+    kind: str
+    shard: int
+    session: int
+
+    @classmethod
+    def of(cls, place: Place, listed: Listed) -> PartFile:
+        """Read ``parts/<kind>-<shard>-<session>-<unique>.jsonl``, with or without a segment."""
+        kind, shard, session, _ = listed.name[len(FOLDER) :].split("-")
+        return cls(place, *listed, kind, int(shard), int(session))
+
+    def open(self) -> IO[bytes]:
+        """Open it for reading.
+
+        Raises:
+            FileNotFoundError: it was a segment, and has become a part of its whole.
+        """
+        return self.place.open(self.name)
+
+
+def start_of(kind: str, shard: int, session: int) -> str:
+    """Return what the names of such part files begin with; the rest is unique."""
+    return f"{FOLDER}{kind}-{shard:06d}-{session:04d}"
+
+
+def all_parts(place: Place) -> list[PartFile]:
+    """List the part files of a work directory."""
+    return [PartFile.of(place, item) for item in whole_files(place.list(FOLDER))]
+
+
+def by_shard(place: Place) -> dict[int, list[PartFile]]:
+    """Group the part files of a work directory by shard."""
+    found: dict[int, list[PartFile]] = {}
+    for part in all_parts(place):
+        found.setdefault(part.shard, []).append(part)
+    return found
+
+
+def of_shard(place: Place, shard: int) -> list[PartFile]:
+    """List the part files of one shard."""
+    if place.is_folder:  # one look at the folder is all that a list can save
+        return by_shard(place).get(shard, [])
+    listed = (item for kind in KINDS for item in place.list(f"{FOLDER}{kind}-{shard:06d}-"))
+    return [PartFile.of(place, item) for item in whole_files(listed)]
+
+
+def scan(part: PartFile) -> Iterator[Entry | None]:
     """List the outcomes of a part file; None stands for a torn line."""
     offset = 0
-    with path.open("rb") as file:
+    with part.open() as file:
         for line in file:
             match = _HEAD.match(line)
             if match is None or not line.endswith(b"}\n"):
@@ -107,12 +163,11 @@ def decode(line: bytes, session: int, place: int = 0) -> Found | None:
     return Found(int(row_number), ok == b"true", session, place, envelope, telemetry, trace)
 
 
-def read(path: Path, first: int = 0) -> Iterator[Found | None]:
+def read(part: PartFile, first: int = 0) -> Iterator[Found | None]:
     """Read the outcomes of a part file, with places from `first`; None stands for a torn line."""
-    session = PartName.parse(path).session
-    with path.open("rb") as file:
+    with part.open() as file:
         for place, line in enumerate(file, first):
-            yield decode(line, session, place)
+            yield decode(line, part.session, place)
 
 
 def error_type(envelope: bytes) -> str:
@@ -121,29 +176,7 @@ def error_type(envelope: bytes) -> str:
     return match[1].decode() if match else "Unknown"
 
 
-class PartName(NamedTuple):
-    """What a part file's name says."""
-
-    kind: str
-    shard: int
-    session: int
-
-    @classmethod
-    def parse(cls, path: Path) -> PartName:
-        """Read ``<kind>-<shard>-<session>-<unique>.jsonl``."""
-        kind, shard, session, _ = path.stem.split("-")
-        return cls(kind, int(shard), int(session))
-
-
-def by_shard(directory: Path) -> dict[int, list[Path]]:
-    """Group the part files of a work directory by shard."""
-    found: dict[int, list[Path]] = {}
-    for path in sorted(directory.glob("*.jsonl")):
-        found.setdefault(PartName.parse(path).shard, []).append(path)
-    return found
-
-
-def finished_rows(paths: list[Path], session: int) -> set[int]:
+def finished_rows(parts: list[PartFile], session: int) -> set[int]:
     """Collect the numbers of the rows that were answered, or have failed in this session or later.
 
     The latter are there where an engine runs a bundle again, or where a batch that several sessions
@@ -151,17 +184,26 @@ def finished_rows(paths: list[Path], session: int) -> set[int]:
     """
     return {
         entry.row_number
-        for path in paths
-        for entry in scan(path)
-        if entry and (entry.ok or PartName.parse(path).session >= session)
+        for part in parts
+        for entry in scan(part)
+        if entry and (entry.ok or part.session >= session)
     }
+
+
+def finished_in(place: Place, shard: int, session: int) -> set[int]:
+    """Collect the finished rows of a shard, while other workers may be writing."""
+    while True:
+        try:
+            return finished_rows(of_shard(place, shard), session)
+        except FileNotFoundError:  # a segment has become a part of its whole since it was listed
+            continue
 
 
 class PartWriter:
     """Appends outcomes to one part file a shard, a few of them open at a time."""
 
-    def __init__(self, directory: Path, kind: str, session: int) -> None:
-        self._directory = directory
+    def __init__(self, place: Place, kind: str, session: int) -> None:
+        self._root = Path(place.uri)
         self._kind = kind
         self._session = session
         self._unique = uuid.uuid4().hex[:8]
@@ -198,8 +240,7 @@ class PartWriter:
         return receipts
 
     def _path(self, shard: int) -> Path:
-        name = f"{self._kind}-{shard:06d}-{self._session:04d}-{self._unique}.jsonl"
-        return self._directory / name
+        return self._root / f"{start_of(self._kind, shard, self._session)}-{self._unique}.jsonl"
 
     def _descriptor(self, shard: int) -> int:
         fd = self._open.get(shard)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from beam_batch.outputs.failures import failures_of
-from beam_batch.outputs.parts import KEPT_SESSION, PartWriter
+from beam_batch.outputs.parts import KEPT, KEPT_SESSION, PartWriter, encode, start_of
+from beam_batch.outputs.segments import Segments
 from beam_batch.outputs.workdir import StopFlag, WorkDir
 from beam_batch.records import Outcome, Receipt
 
-KEPT = "kept"
+ENOUGH = 500
+"""Outcomes that are worth a segment, where nobody waits for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +32,12 @@ class RecordSpec:
     max_errors: int | None = None
     run_id: str | None = None
 
-    def open(self) -> Recorder:
-        """Return a recorder of one's own, for one bundle."""
-        return Recorder(self)
+    def open(self, enough: int = ENOUGH) -> Recorder:
+        """Return a recorder of one's own, for one bundle.
+
+        `enough` outcomes are worth a segment of their own, where the work directory has segments.
+        """
+        return Recorder(self, enough)
 
     def count_failures(self) -> None:
         """Tell other workers of failures, learn of theirs; waits for the place."""
@@ -48,31 +55,72 @@ class RecordSpec:
 class Recorder:
     """Appends outcomes to part files by their kind and shard."""
 
-    def __init__(self, spec: RecordSpec) -> None:
+    def __init__(self, spec: RecordSpec, enough: int = ENOUGH) -> None:
         self._spec = spec
+        self._place = spec.work.place
         self._writers: dict[str, PartWriter] = {}
+        self._segments: Segments | None = None
+        if not self._place.is_folder:
+            self._segments = Segments(self._place, enough)
 
     def record(self, outcome: Outcome, kind: str) -> bool:
-        """Write one outcome; False where the disk does not take it, and then the run stops."""
+        """Write one outcome; False where the disk does not take it, and then the run stops.
+
+        In an object store it is written when the recorder is closed, at the latest.
+        """
         try:
-            self._writer(kind).append(outcome)
-        except OSError as error:  # every further reply would be lost as well: send no more
-            self._spec.stop.set(f"cannot write to {self._spec.work.path}: {error.strerror}", 1)
-            return False
-        if self._spec.max_errors is not None and not outcome.ok:
-            self._count_failure(self._spec.max_errors)
+            if self._segments is not None:
+                self._add(self._segments, outcome, kind)
+            else:
+                self._writer(kind).append(outcome)
+        except OSError as error:
+            return self._lost(error)
+        self._count(outcome)
+        return True
+
+    async def recorded(self, outcome: Outcome, kind: str) -> bool:
+        """Write one outcome, like `record`, and return once it is written."""
+        if self._segments is None:
+            return self.record(outcome, kind)
+        written = self._add(self._segments, outcome, kind)
+        try:
+            await asyncio.shield(asyncio.wrap_future(written))
+        except OSError as error:
+            return self._lost(error)
+        self._count(outcome)
         return True
 
     def close(self) -> list[Receipt]:
         """Sync and close the part files, and say what was written."""
         self._spec.count_failures()
-        return [receipt for writer in self._writers.values() for receipt in writer.close()]
+        receipts = [receipt for writer in self._writers.values() for receipt in writer.close()]
+        if self._segments is not None:
+            try:
+                self._segments.close()
+            except OSError as error:
+                self._lost(error)
+        return receipts
+
+    def _add(self, segments: Segments, outcome: Outcome, kind: str) -> Future[None]:
+        assert outcome.shard is not None
+        session = KEPT_SESSION if kind == KEPT else self._spec.session
+        return segments.add(start_of(kind, outcome.shard, session), encode(outcome))
+
+    def _lost(self, error: OSError) -> bool:
+        """Stop the run: every further reply would be lost as well."""
+        reason = f"cannot write to {self._spec.work.path}: {error.strerror}"
+        self._spec.stop.set(reason, 1)
+        return False
 
     def _writer(self, kind: str) -> PartWriter:
         if kind not in self._writers:
             session = KEPT_SESSION if kind == KEPT else self._spec.session
-            self._writers[kind] = PartWriter(self._spec.work.parts, kind, session)
+            self._writers[kind] = PartWriter(self._place, kind, session)
         return self._writers[kind]
+
+    def _count(self, outcome: Outcome) -> None:
+        if self._spec.max_errors is not None and not outcome.ok:
+            self._count_failure(self._spec.max_errors)
 
     def _count_failure(self, limit: int) -> None:
         try:

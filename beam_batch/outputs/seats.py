@@ -16,7 +16,7 @@ from typing import Any
 
 from beam_batch.outputs.roll import BEAT, LOOK, Clock, Roll
 from beam_batch.outputs.workdir import WorkDir
-from beam_batch.places import Place, place_of
+from beam_batch.places import Place
 
 FOLDER = "seats/"
 
@@ -31,7 +31,7 @@ class SeatSpec:
 
     def open(self) -> Seat:
         """Return a seat with nothing in it yet."""
-        return Seat(place_of(self.work.path), self.session, self.total)
+        return Seat(self.work.place, self.session, self.total)
 
 
 class Seat:
@@ -39,21 +39,17 @@ class Seat:
 
     Attributes:
         held: units that may be used, until `until`.
-        ended: whether the driver of a later session has asked the workers of this one to end.
         interval: seconds from one step to the next.
     """
 
     def __init__(
         self, place: Place, session: int, total: int, clock: Clock = time.monotonic
     ) -> None:
-        self._place = place
         self._total = total
-        self._end_mark = end_mark(session)
         self._roll = Roll(place, f"{FOLDER}{session:04d}-", clock)
         self._claim = 0
         self._written: tuple[int, int, bool] | None = None
         self.held = 0
-        self.ended = False
         self.interval = LOOK if place.is_folder else BEAT
 
     @property
@@ -81,7 +77,6 @@ class Seat:
                 self._write(busy, wanted)
             while self._claim_more(busy, wanted):
                 pass
-            self.ended = self.ended or self._place.get(self._end_mark) is not None
         except OSError:
             pass
         return 0 if self._roll.is_lost else self.held
@@ -119,8 +114,3 @@ class Seat:
         self._written = None  # a put that fails may have landed: what is there is not known
         self._roll.put({"held": claim, "used": self.held, "wanted": wanted})
         self._claim, self._written = claim, written
-
-
-def end_mark(session: int) -> str:
-    """Name the object that asks the workers of a session to end."""
-    return f"{FOLDER}ended-{session:04d}"

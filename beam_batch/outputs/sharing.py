@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 from beam_batch.errors import OptionsError
 from beam_batch.outputs.roll import BEAT, LOOK, Clock, Roll
-from beam_batch.outputs.seats import FOLDER, end_mark
+from beam_batch.outputs.seats import FOLDER
 from beam_batch.outputs.workdir import Lock, StopFlag, WorkDir
-from beam_batch.places import Place, place_of
+from beam_batch.places import Place
 
-LOCK = "lock-"
+LOCK = "lock/"
 PATIENCE = 60.0
 """Seconds to wait for workers of an earlier session: they end when their driver is gone."""
 
@@ -34,7 +34,14 @@ def wait_for_workers(
     Raises:
         OSError: the place cannot be used.
     """
-    return wait(place_of(work.path), waiting, clock, sleep)
+
+    def ask() -> None:
+        waiting()
+        with contextlib.suppress(OptionsError):  # a damaged manifest names no flags
+            for name in (work.read_manifest() or {}).get("stops", []):
+                StopFlag(work, name).set("a later session has begun", 1)
+
+    return wait(work.place, ask, clock, sleep)
 
 
 def wait(
@@ -43,17 +50,17 @@ def wait(
     """Wait as above, in a place."""
     roll = Roll(place, FOLDER, clock)
     end = clock() + PATIENCE
-    asked: set[str] = set()
-    while left := roll.others():
+    while roll.others():
         if clock() > end:
             return False
-        if not asked:
-            waiting()
-        for mark in {end_mark(int(name.partition("-")[0])) for name in left} - asked:
-            place.put(mark, b"")
-            asked.add(mark)
+        waiting()
+        waiting = _nothing
         sleep(LOOK if place.is_folder else BEAT)
     return True
+
+
+def _nothing() -> None:
+    return None
 
 
 class Hold(Protocol):
@@ -73,7 +80,7 @@ def hold(work: WorkDir) -> Hold:
         OptionsError: another run is using it.
         OSError: the place cannot be used.
     """
-    place = place_of(work.path)
+    place = work.place
     if place.is_folder:
         return FolderHold(work)
     found = StoreHold(place)

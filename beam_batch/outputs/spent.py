@@ -20,7 +20,13 @@ from typing import Any, NamedTuple
 from beam_batch import jsonio
 from beam_batch.errors import InvalidJSON
 from beam_batch.outputs import parts
+from beam_batch.outputs.segments import Segments, whole_files
 from beam_batch.outputs.workdir import WorkDir
+from beam_batch.places import Place
+
+FOLDER = "spent/"
+ENOUGH = 1_000
+"""Notes that are worth a segment before a second has passed."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,11 @@ class SpentLog:
 
     def __init__(self, spec: SpentSpec) -> None:
         self._unique = uuid.uuid4().hex[:8]
-        self._path = spec.work.spent / f"{spec.session:04d}-{self._unique}.jsonl"
+        self._place = spec.work.place
+        self._start = f"{FOLDER}{spec.session:04d}-{self._unique}"
+        self._segments: Segments | None = None
+        if not self._place.is_folder:
+            self._segments = Segments(self._place, ENOUGH)
         self._fd: int | None = None
         self._runs: dict[int, str] = {}
         self._begun = 0
@@ -72,16 +82,23 @@ class SpentLog:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+        if self._segments is not None:
+            with contextlib.suppress(OSError):
+                self._segments.close()
 
     def _write(self, line: dict[str, Any]) -> None:
         data = jsonio.dumps(line) + b"\n"
+        if self._segments is not None:
+            self._segments.add(self._start, data)
+            return
         if self._is_torn:
             data = b"\n" + data
         written = 0
         with contextlib.suppress(OSError):
             if self._fd is None:
-                self._path.parent.mkdir(exist_ok=True)
-                self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+                path = Path(self._place.uri) / f"{self._start}-0.jsonl"
+                path.parent.mkdir(exist_ok=True)
+                self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             written = os.write(self._fd, data)
         self._is_torn = written != len(data) and (self._is_torn or written > 0)
 
@@ -100,11 +117,11 @@ def lost(work: WorkDir, counts: Callable[[int], bool] = lambda session: True) ->
     A process may have died between an outcome and the note that it is recorded: an attempt whose
     row has an outcome of its session is none of these, unless another attempt has made that.
     """
-    paths = [path for path in _paths(work) if counts(_session_of(path))]
-    open_ones = [attempt for path in paths for attempt in _without_end(path)]
+    logs = [log for log in _logs(work) if counts(log.session)]
+    open_ones = [attempt for log in logs for attempt in _without_end(log)]
     if open_ones:
         places = {attempt.place for attempt in open_ones}
-        recorded = _recorded(work, places) - _ended(paths, places)
+        recorded = _recorded(work, places) - _ended(logs, places)
         open_ones = [attempt for attempt in open_ones if attempt.place not in recorded]
     usage: Counter[str] = Counter()
     usd: float | None = 0.0
@@ -130,25 +147,30 @@ class _Attempt:
         self.usd = None if usd is None or self.usd is None else self.usd + usd
 
 
-def _without_end(path: Path) -> list[_Attempt]:
+class _Log(NamedTuple):
+    """The notes of one process, in one file or several."""
+
+    place: Place
+    session: int
+    names: list[str]
+
+
+def _without_end(log: _Log) -> list[_Attempt]:
     """Read the attempts of one process that have no end; only they are in memory."""
     found: dict[str, _Attempt] = {}
-    for line in _lines(path):
+    for line in _lines(log):
         if "done" in line:
             found.pop(line["run"], None)
         else:
-            place = (_session_of(path), line["row_number"])
+            place = (log.session, line["row_number"])
             found.setdefault(line["run"], _Attempt(place)).add(line)
     return list(found.values())
 
 
-def _ended(paths: list[Path], places: set[_Place]) -> set[_Place]:
+def _ended(logs: list[_Log], places: set[_Place]) -> set[_Place]:
     """Return which of these have an attempt that was noted as recorded."""
     noted = (
-        (_session_of(path), line["row_number"])
-        for path in paths
-        for line in _lines(path)
-        if "done" in line
+        (log.session, line["row_number"]) for log in logs for line in _lines(log) if "done" in line
     )
     return {place for place in noted if place in places}
 
@@ -156,29 +178,29 @@ def _ended(paths: list[Path], places: set[_Place]) -> set[_Place]:
 def _recorded(work: WorkDir, places: set[_Place]) -> set[_Place]:
     """Return which of these have an outcome in the part files."""
     found: set[_Place] = set()
-    for path in work.parts.glob("*.jsonl"):
-        session = parts.PartName.parse(path).session
-        if any(session == of for of, _ in places):
-            rows = ((session, entry.row_number) for entry in parts.scan(path) if entry)
+    for part in parts.all_parts(work.place):
+        if any(part.session == of for of, _ in places):
+            rows = ((part.session, entry.row_number) for entry in parts.scan(part) if entry)
             found.update(place for place in rows if place in places)
     return found
 
 
-def _paths(work: WorkDir) -> list[Path]:
-    return sorted(work.spent.glob("*.jsonl"))
+def _logs(work: WorkDir) -> list[_Log]:
+    found: dict[tuple[int, str], list[str]] = {}
+    for item in whole_files(work.place.list(FOLDER)):
+        session, process, _ = item.name[len(FOLDER) :].split("-")
+        found.setdefault((int(session), process), []).append(item.name)
+    return [_Log(work.place, session, names) for (session, _), names in found.items()]
 
 
-def _session_of(path: Path) -> int:
-    return int(path.name.partition("-")[0])
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def _lines(log: _Log) -> Iterator[dict[str, Any]]:
     """Read a process's notes; torn lines are passed over."""
-    with path.open("rb") as file:
-        for data in file:
-            try:
-                line = jsonio.loads_own(data)
-            except InvalidJSON:
-                continue
-            if isinstance(line, dict) and "run" in line:
-                yield line
+    for name in log.names:
+        with log.place.open(name) as file:
+            for data in file:
+                try:
+                    line = jsonio.loads_own(data)
+                except InvalidJSON:
+                    continue
+                if isinstance(line, dict) and "run" in line:
+                    yield line

@@ -19,7 +19,7 @@ from beam_batch import jsonio
 from beam_batch.errors import InvalidJSON
 from beam_batch.options.agents import TRACE_MANIFEST
 from beam_batch.outputs.parts import KEPT_SESSION, Found
-from beam_batch.outputs.workdir import sync_folder
+from beam_batch.places import sync_folder
 
 TRACE = re.compile(r"row-\d{6,}__id-[^/]+\.codex\.jsonl")
 WORKER = "worker"

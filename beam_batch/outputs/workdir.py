@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import shutil
@@ -16,11 +17,16 @@ from typing import Any
 
 from beam_batch import jsonio
 from beam_batch.errors import InvalidJSON, OptionsError
+from beam_batch.places import Place, place_of
 
-GAUGE_INTERVAL = 0.25
+MANIFEST, COMMIT, FINISHED = "manifest.json", "commit.json", "finished"
+STORE_INTERVAL = 2.0
+"""Seconds between two looks or notes of one worker in an object store."""
 
 _STOPPED_HERE: dict[str, tuple[str, int]] = {}
 """Stop flags that this process has seen, with reason and exit code."""
+_NEXT_LOOK: dict[str, float] = {}
+"""When this process may look for a flag in an object store again, on its monotonic clock."""
 
 
 def default_work_dir(output: str) -> str:
@@ -38,32 +44,9 @@ def settings_file(output: str) -> Path:
     return path.parent / f".{path.name}.settings.json"
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Put a file in place whole: written beside, synced, renamed."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder survive the death of the machine."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 OWNED = (
     "lock", "manifest.json", "commit.json", "finished", "run.log", "prior.sqlite*", "parts",
-    "gauges", "ledger", "stop-*", "failures-*", "plan-*", "seats", "ledger-*", "lock-*",
+    "gauges", "ledger", "stop-*", "failures-*", "plan-*", "seats", "ledger-*",
     "workers", "share-*",  # of earlier versions
     "replies.sqlite*", "claims", "uploads", "batches", "spent", ".*.tmp",
 )  # fmt: skip
@@ -80,39 +63,30 @@ def _is_owned(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class WorkDir:
-    """Names the files of a work directory; picklable, opens nothing by itself."""
+    """Names what is in a work directory; picklable, opens nothing by itself.
+
+    Attributes:
+        path: a folder, or a URI of an object store.
+        here: where the path is a URI, the driver's own folder, for what only the driver needs.
+    """
 
     path: str
+    here: str = ""
+
+    @property
+    def place(self) -> Place:
+        """Where all workers and the driver meet."""
+        return _place(self.path)
 
     @property
     def root(self) -> Path:
-        """The directory."""
-        return Path(self.path)
+        """The folder; where the work directory is an object store, the driver's own one."""
+        return Path(self.here or self.path)
 
     @property
-    def parts(self) -> Path:
-        """Folder of the part files."""
-        return self.root / "parts"
-
-    @property
-    def prior(self) -> Path:
-        """Index of a finished output's answers."""
-        return self.root / "prior.sqlite"
-
-    @property
-    def manifest(self) -> Path:
-        """The plan and the fingerprint."""
-        return self.root / "manifest.json"
-
-    @property
-    def commit(self) -> Path:
-        """What the last commit counted."""
-        return self.root / "commit.json"
-
-    @property
-    def finished(self) -> Path:
-        """Present once all files are where they belong, remote ones included."""
-        return self.root / "finished"
+    def is_folder(self) -> bool:
+        """Whether it is a folder, and no object store."""
+        return not self.here
 
     @property
     def uploads(self) -> Path:
@@ -125,19 +99,15 @@ class WorkDir:
         return self.root / "batches"
 
     @property
-    def spent(self) -> Path:
-        """Folder of the model calls that rows with several of them have made."""
-        return self.root / "spent"
-
-    @property
     def log(self) -> Path:
         """Where the local model server, MCP servers and a failed pipeline write."""
         return self.root / "run.log"
 
     def create(self) -> None:
         """Make the folders."""
-        self.parts.mkdir(parents=True, exist_ok=True)
-        (self.root / "gauges").mkdir(exist_ok=True)
+        if self.is_folder:
+            for name in ("parts", "gauges"):
+                (self.root / name).mkdir(parents=True, exist_ok=True)
 
     def read_manifest(self) -> dict[str, Any] | None:
         """Return the manifest, or None where there is none.
@@ -146,20 +116,30 @@ class WorkDir:
             OptionsError: it is damaged.
         """
         try:
-            manifest = jsonio.loads(self.manifest.read_bytes())
-        except FileNotFoundError:
-            return None
+            data = self.place.get(MANIFEST)
+            manifest = jsonio.loads(data) if data is not None else None
         except InvalidJSON as error:
             raise OptionsError(
                 f"--work-dir {self.path}: damaged manifest.json ({error}). Add --overwrite to "
                 "start again, or choose another --work-dir."
             ) from None
+        if data is None:
+            return None
         if not isinstance(manifest, dict) or not isinstance(manifest.get("session"), int):
             raise OptionsError(
                 f"--work-dir {self.path}: manifest.json is none of ours. Add --overwrite to start "
                 "again, or choose another --work-dir."
             )
         return manifest
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """Put the manifest in place."""
+        self.place.put(MANIFEST, jsonio.dumps(manifest))
+
+    def read_commit(self) -> dict[str, Any] | None:
+        """Return what the commit of this session counted, or None where there was none."""
+        data = self.place.get(COMMIT)
+        return jsonio.loads(data) if data is not None else None
 
     def claim(self) -> bool:
         """Make the directory and return whether it is new.
@@ -171,6 +151,10 @@ class WorkDir:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             foreign = sorted(child.name for child in self.root.iterdir() if not _is_owned(child))
+            if not self.is_folder:
+                there = {item.name.partition("/")[0] for item in self.place.list("")}
+                fresh = not there
+                foreign += sorted(name for name in there if not _is_owned(Path(name)))
         except OSError as error:
             raise OptionsError(
                 f"--work-dir {self.path}: cannot be used ({error.strerror})."
@@ -183,14 +167,23 @@ class WorkDir:
         return fresh
 
     def new_plan(self) -> Path:
-        """Make a folder for a plan and what it keeps."""
+        """Make a folder of this machine for a plan and what it keeps."""
         folder = self.root / f"plan-{uuid.uuid4().hex[:8]}"
         folder.mkdir()
         return folder
 
+    def publish(self, folder: Path) -> str:
+        """Let workers see a plan's folder; return where it is for them."""
+        if self.is_folder:
+            return str(folder)
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                self.place.put_file(f"{folder.name}/{path.relative_to(folder)}", path)
+        return f"{self.place.uri}/{folder.name}"
+
     def clear(self, keep: Path | None = None) -> None:
         """Remove what an earlier run left, but not the lock and nothing that is not ours."""
-        self.manifest.unlink(missing_ok=True)  # first: what is left without it means nothing
+        self.place.remove([MANIFEST])  # first: what is left without it means nothing
         for child in list(self.root.iterdir()) if self.root.exists() else []:
             if child.name in _STAY or child == keep or not _is_owned(child):
                 continue
@@ -198,6 +191,14 @@ class WorkDir:
                 shutil.rmtree(child)
             else:
                 child.unlink()
+        if not self.is_folder:
+            stay = (*_STAY, keep.name if keep is not None else "")
+            names = (item.name for item in self.place.list(""))
+            self.place.remove(
+                name
+                for name in names
+                if _is_owned(Path(name.partition("/")[0])) and name.partition("/")[0] not in stay
+            )
 
     def remove(self) -> None:
         """Remove the directory, unless something that is not ours was put there."""
@@ -206,6 +207,11 @@ class WorkDir:
             shutil.rmtree(self.uploads, ignore_errors=True)
             (self.root / "lock").unlink(missing_ok=True)
             self.root.rmdir()
+
+
+@functools.cache
+def _place(path: str) -> Place:
+    return place_of(path)
 
 
 class Lock:
@@ -231,80 +237,56 @@ class Lock:
 class StopFlag:
     """Says to every worker of a session that no further row is to be sent."""
 
-    path: str
+    work: WorkDir
+    name: str
 
     def set(self, reason: str, exit_code: int) -> None:
         """Raise the flag; the first reason stays."""
-        _STOPPED_HERE.setdefault(self.path, (reason, exit_code))
+        _STOPPED_HERE.setdefault(self._key, (reason, exit_code))
+        data = jsonio.dumps({"reason": reason, "exit_code": exit_code})
         with contextlib.suppress(OSError):  # set already, or the disk is full: stopped all the same
-            fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-            with os.fdopen(fd, "wb") as file:
-                file.write(jsonio.dumps({"reason": reason, "exit_code": exit_code}))
+            if self.work.is_folder:
+                path = self.work.root / self.name
+                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+                with os.fdopen(fd, "wb") as file:
+                    file.write(data)
+            elif self.work.place.get(self.name) is None:
+                self.work.place.put(self.name, data)
 
     def is_set(self) -> bool:
-        """Whether the run is to stop."""
-        if self.path in _STOPPED_HERE:
+        """Whether the run is to stop; in an object store, as it was two seconds ago."""
+        if self._key in _STOPPED_HERE:
             return True
-        if os.path.exists(self.path):
-            _STOPPED_HERE.setdefault(self.path, ("stopped", 1))
-            return True
-        return False
+        if self.work.is_folder:
+            is_there = os.path.exists(self.work.root / self.name)
+        else:
+            is_there = self._look()
+        if is_there:
+            _STOPPED_HERE.setdefault(self._key, ("stopped", 1))
+        return is_there
 
     def is_set_here(self) -> bool:
         """Whether this process has seen the flag; costs nothing."""
-        return self.path in _STOPPED_HERE
+        return self._key in _STOPPED_HERE
 
     def read(self) -> tuple[str, int] | None:
         """Return the reason and the exit code, or None."""
         try:
-            data = jsonio.loads(Path(self.path).read_bytes())
+            data = jsonio.loads(self.work.place.get(self.name) or b"")
         except (OSError, InvalidJSON):
-            return _STOPPED_HERE.get(self.path)
+            return _STOPPED_HERE.get(self._key)
         return data["reason"], data["exit_code"]
 
+    @property
+    def _key(self) -> str:
+        return f"{self.work.path}/{self.name}"
 
-@dataclass(frozen=True)
-class GaugeSpec:
-    """Where the workers of a session show their numbers; picklable."""
-
-    work: WorkDir
-    session: int
-
-    def open(self) -> Gauge:
-        """Return a gauge of one's own."""
-        name = f"{self.session:04d}-{uuid.uuid4().hex[:8]}.json"
-        return Gauge(self.work.root / "gauges" / name)
-
-
-class Gauge:
-    """A small file of numbers that the driver shows; rewritten four times a second at most."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._due = 0.0
-
-    def show(self, values: Mapping[str, float], force: bool = False) -> None:
-        """Publish numbers, unless some were published a moment ago."""
+    def _look(self) -> bool:
         now = time.monotonic()
-        if now < self._due and not force:
-            return
-        self._due = now + GAUGE_INTERVAL
-        temporary = self._path.with_suffix(".tmp")
+        if now < _NEXT_LOOK.get(self._key, 0.0):
+            return False
+        _NEXT_LOOK[self._key] = now + STORE_INTERVAL
         try:
-            temporary.write_bytes(jsonio.dumps(values))
-            os.replace(temporary, self._path)
-        except OSError:  # a gauge that cannot be written is not worth a run
-            return
-
-
-def read_gauges(work: WorkDir, session: int) -> dict[str, Any]:
-    """Sum what all workers of a session show."""
-    total: dict[str, Any] = {}
-    for path in (work.root / "gauges").glob(f"{session:04d}-*.json"):
-        try:
-            values = jsonio.loads(path.read_bytes())
-        except (OSError, InvalidJSON):
-            continue
-        for name, value in values.items():
-            total[name] = total.get(name, 0) + value
-    return total
+            return self.work.place.get(self.name) is not None
+        except OSError:  # who cannot write either will stop by that
+            return False

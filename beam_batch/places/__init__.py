@@ -4,7 +4,7 @@ from beam_batch.places.base import Listed, Place
 from beam_batch.places.folder import Folder, sync_folder, write_atomically
 from beam_batch.places.remote import scheme_of
 
-__all__ = ["Folder", "Listed", "Place", "place_of", "sync_folder", "write_atomically"]
+__all__ = ["Folder", "Listed", "Place", "place_of", "scheme_of", "sync_folder", "write_atomically"]
 
 
 def place_of(uri: str) -> Place:

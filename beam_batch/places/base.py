@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
 
@@ -32,6 +33,9 @@ class Place(Protocol):
 
     def put(self, name: str, data: bytes) -> None:
         """Put an object in place of what has that name; durable when it returns."""
+
+    def put_file(self, name: str, path: Path) -> None:
+        """Put a file of this machine in place, like `put`, without holding it in memory."""
 
     def get(self, name: str) -> bytes | None:
         """Return an object, or None where there is none."""

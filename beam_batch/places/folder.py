@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -31,6 +32,13 @@ class Folder:
         except FileNotFoundError:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, data)
+
+    def put_file(self, name: str, path: Path) -> None:
+        """Copy beside, sync, rename."""
+        target = self._root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(target) as file, path.open("rb") as source:
+            shutil.copyfileobj(source, file, BUFFER)
 
     def get(self, name: str) -> bytes | None:
         """Read a file."""
@@ -64,10 +72,17 @@ class Folder:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Put a file in place whole: written beside, synced, renamed."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a file that is put in place whole at the end, unless an error ends it."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

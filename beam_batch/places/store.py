@@ -6,6 +6,7 @@ import errno
 import io
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import IO, Any
 
 from beam_batch.errors import BatchError, OptionsError, first_line
@@ -39,6 +40,10 @@ class Store:
     def put(self, name: str, data: bytes) -> None:
         """Put an object by one request."""
         self._asked(lambda: self._files.pipe_file(self._path(name), data))
+
+    def put_file(self, name: str, path: Path) -> None:
+        """Put a file in place; a large one in parts, and visible when all are there."""
+        self._asked(lambda: self._files.put_file(str(path), self._path(name)))
 
     def get(self, name: str) -> bytes | None:
         """Get an object by one request."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from beam_batch.errors import OptionsError
 from beam_batch.options import ModelSpec, ReuseSpec
-from beam_batch.outputs.workdir import WorkDir
+from beam_batch.outputs.workdir import MANIFEST, WorkDir
 from beam_batch.places.remote import scheme_of
 from beam_batch.reuse import database
 from beam_batch.reuse.claims import Claims
@@ -55,7 +55,7 @@ def make_once(
             cache = open_cache(spec.cache)
     except OptionsError as error:
         say(f"{error} Going on without it.")
-    if dedupe and work is not None:
+    if dedupe and work is not None and work.is_folder:
         try:
             claims = None if alone else Claims(work.root)
             if cache is None or cache.remote:
@@ -138,6 +138,7 @@ def _folder(cache: str) -> Path | None:
 def _started(work: WorkDir | None) -> float:
     """Return when this session of the run began: its manifest is written then."""
     try:
-        return work.manifest.stat().st_mtime if work is not None else time.time()
+        is_here = work is not None and work.is_folder
+        return (work.root / MANIFEST).stat().st_mtime if work and is_here else time.time()
     except OSError:
         return time.time()

@@ -30,7 +30,7 @@ from beam_batch.providers import resolve_model
 from beam_batch.records import Outcome, Prompt
 from beam_batch.transforms.windows import in_global_window
 
-FAILED, RECEIPTS = "failed", "receipts"
+FAILED = "failed"
 
 
 class CallModel(beam.PTransform):
@@ -42,7 +42,7 @@ class CallModel(beam.PTransform):
     goes into the key under which the provider caches it.
 
     With `record`, which a run uses, outcomes go to part files the moment they are complete, before
-    their slot is used again, and the output is `receipts`; `ok` and `failed` stay empty.
+    their slot is used again; `ok` and `failed` stay empty.
     With `crew`, agents answer instead of the bare model.
 
     Raises:
@@ -92,7 +92,7 @@ class CallModel(beam.PTransform):
                 "CallModel works on the global window only; apply it before beam.WindowInto."
             )
         fn = beam.ParDo(_CallModelFn(self._spec))
-        return prompts | fn.with_outputs(FAILED, RECEIPTS, main="ok")
+        return prompts | fn.with_outputs(FAILED, main="ok")
 
 
 def _with_resolved_fallback(repair: RepairSpec) -> RepairSpec:
@@ -149,8 +149,7 @@ class _CallModelFn(beam.DoFn):
             self._lane.wait()
             for element in self._emit():
                 yield in_global_window(element)
-        for receipt in self._lane.close():
-            yield in_global_window(beam.pvalue.TaggedOutput(RECEIPTS, receipt))
+        self._lane.close()
         self._lane = None
 
     def _abandon(self) -> None:

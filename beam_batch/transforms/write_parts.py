@@ -7,8 +7,8 @@ from typing import Any
 
 import apache_beam as beam
 
+from beam_batch.outputs.gauges import GaugeSpec
 from beam_batch.outputs.recording import RecordSpec
-from beam_batch.outputs.workdir import GaugeSpec
 from beam_batch.records import Outcome
 from beam_batch.transforms.windows import in_global_window
 

@@ -173,7 +173,7 @@ def test_workers_come_close_to_the_cap_and_agree_that_it_is_reached(seed: int) -
 
 def test_the_ledger_of_an_object_store_is_kept_over_sessions() -> None:
     with s3_server() as env, reachable(env):
-        work = WorkDir(f"s3://data/{uuid.uuid4().hex}")
+        work = WorkDir(f"s3://data/{uuid.uuid4().hex}", here="unused")
         spec = LedgerSpec(work, max_cost=1.0, max_tokens=100)
         first, second = spec.open(), spec.open()
         assert first.reserve(Sum.of(0.1, 10)) is not None

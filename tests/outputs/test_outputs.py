@@ -34,7 +34,7 @@ def work(tmp_path: Path) -> WorkDir:
 
 
 def _write(work: WorkDir, session: int, *outcomes: Outcome, kind: str = "ok") -> Path:
-    writer = parts.PartWriter(work.parts, kind, session)
+    writer = parts.PartWriter(work.place, kind, session)
     for outcome in outcomes:
         writer.append(outcome)
     return Path(writer.close()[0].path)
@@ -64,19 +64,20 @@ def test_an_outcome_comes_back_from_its_line(text: str, number: int, ok: bool) -
 def test_a_torn_line_is_seen_and_the_lines_before_it_are_good(work: WorkDir, cut: int) -> None:
     path = _write(work, 1, _outcome(1), _outcome(2, text="é" * 80))
     path.write_bytes(path.read_bytes()[:-cut])
-    first, second = parts.scan(path)
+    found = parts.of_shard(work.place, 0)
+    first, second = parts.scan(found[0])
     assert first is not None
     assert second is None
-    assert parts.finished_rows([path], 9) == {1}
+    assert parts.finished_rows(found, 9) == {1}
 
 
 def test_a_writer_keeps_few_files_open_and_loses_nothing(work: WorkDir) -> None:
-    writer = parts.PartWriter(work.parts, "ok", 1)
+    writer = parts.PartWriter(work.place, "ok", 1)
     for turn in range(3):
         for shard in range(50):
             writer.append(_outcome(turn + 1, shard=shard))
     assert sorted(r.outcomes for r in writer.close()) == [3] * 50
-    assert {len(parts.finished_rows(p, 9)) for p in parts.by_shard(work.parts).values()} == {3}
+    assert {len(parts.finished_rows(p, 9)) for p in parts.by_shard(work.place).values()} == {3}
 
 
 @pytest.mark.parametrize("in_memory", [0, ordering.IN_MEMORY], ids=["sought", "read-whole"])
@@ -103,7 +104,7 @@ def test_a_large_shard_is_ordered_like_a_small_one(
         some = [_outcome(n, n % 3 > 0, f"{session}-{n}") for n in numbers if n % session == 0]
         path = _write(work, session, *some, *some[:5])
         path.write_bytes(path.read_bytes() + b'{"row_number":7,"ok":tr')
-    paths = parts.by_shard(work.parts)[0]
+    paths = parts.by_shard(work.place)[0]
     small = list(ordering.in_order(paths))
     monkeypatch.setattr(ordering, "IN_MEMORY", 0)
     large = list(ordering.in_order(paths))
@@ -135,16 +136,20 @@ def test_a_commit_that_runs_twice_gives_the_same_files_also_when_it_appends(work
     assert [e["id"] for e in read_jsonl(output)] == [1, 2]
 
 
+def index(work: WorkDir) -> Path:
+    return work.root / "prior.sqlite"
+
+
 def test_the_index_of_a_finished_output_takes_the_last_good_record(work: WorkDir) -> None:
     output = work.root.parent / "out.jsonl"
     records = [{"id": "a", "ok": True, "result": 1}, {"id": 1, "ok": False}, {"id": 1, "ok": True}]
     write_jsonl(output, [*records, {"id": "a", "ok": True, "result": 2}])
     with output.open("a") as file:
         file.write('{"id": "b", "ok": tr')
-    built = prior.build(work.prior, [output])
+    built = prior.build(index(work), [output])
     assert (built.answers, built.torn) == (2, 1)
     assert output.read_bytes()[built.size :] == b'{"id": "b", "ok": tr'
-    answers = prior.PriorAnswers(work.prior)
+    answers = prior.PriorAnswers(index(work))
     place = answers.find("a")
     assert place is not None
     assert answers.read(place)["result"] == 2
@@ -156,12 +161,12 @@ def test_the_index_of_a_finished_output_takes_the_last_good_record(work: WorkDir
 def test_a_last_record_without_a_newline_is_a_record(work: WorkDir) -> None:
     output = work.root.parent / "out.jsonl"
     output.write_text('{"id": 1, "ok": true}')
-    built = prior.build(work.prior, [output])
+    built = prior.build(index(work), [output])
     assert built == (1, 0, output.stat().st_size)
 
 
 def test_the_first_reason_to_stop_stays(work: WorkDir) -> None:
-    flag = StopFlag(str(work.root / "stop"))
+    flag = StopFlag(work, "stop")
     assert not flag.is_set()
     assert flag.read() is None
     flag.set("first", 3)

@@ -17,7 +17,7 @@ from beam_batch.outputs import roll, sharing
 from beam_batch.outputs.roll import BEAT, TTL
 from beam_batch.outputs.seats import Seat, SeatSpec
 from beam_batch.outputs.sharing import wait_for_workers
-from beam_batch.outputs.workdir import WorkDir
+from beam_batch.outputs.workdir import StopFlag, WorkDir
 from beam_batch.places import place_of
 from tests.outputs.stage import Actor, Memory
 from tests.support import ROOT, environment
@@ -136,7 +136,7 @@ class World:
 WORKER = """
 import sys
 from beam_batch.outputs.seats import SeatSpec
-from beam_batch.outputs.workdir import WorkDir
+from beam_batch.outputs.workdir import StopFlag, WorkDir
 seat = SeatSpec(WorkDir(sys.argv[1]), 1, 9).open()
 for line in sys.stdin:
     print(seat.step(int(line)), flush=True)
@@ -283,13 +283,14 @@ def test_more_workers_than_units_wait_for_their_turn_and_idle_ones_keep_none(
 def test_a_driver_waits_for_workers_and_asks_them_to_end(tmp_path: Path) -> None:
     work = WorkDir(str(tmp_path))
     assert wait_for_workers(work, lambda: None)
+    flag = StopFlag(work, "stop-0003")
+    work.write_manifest({"session": 3, "stops": [flag.name]})
     seat = SeatSpec(work, 3, 9).open()
     seat.step(0)
     waited: list[str] = []
 
     def sleep(seconds: float) -> None:
-        seat.step(0)
-        if seat.ended:
+        if flag.is_set():
             seat.close()
 
     assert wait_for_workers(work, lambda: waited.append("once"), sleep=sleep)

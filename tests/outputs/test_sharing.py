@@ -73,7 +73,7 @@ def test_a_dead_driver_s_hold_is_taken_over_and_a_living_one_s_is_not(
     first = Driver(memory, time)
     first.actor.finish()
     assert first.holds
-    flag = StopFlag(str(tmp_path / "stop"))
+    flag = StopFlag(WorkDir(str(tmp_path)), "stop")
     first.hold.stops(flag)
     second = Driver(memory, time)
     while second.actor.is_busy:
@@ -92,11 +92,12 @@ def test_a_dead_driver_s_hold_is_taken_over_and_a_living_one_s_is_not(
 
 def test_a_work_directory_is_held_wherever_it_is(tmp_path: Path) -> None:
     with s3_server() as env, reachable(env):
-        for path in (str(tmp_path), f"s3://data/{uuid.uuid4().hex}"):
-            held = hold(WorkDir(path))
-            held.stops(StopFlag(str(tmp_path / "stop")))
+        store = f"s3://data/{uuid.uuid4().hex}"
+        for work in (WorkDir(str(tmp_path)), WorkDir(store, here=str(tmp_path))):
+            held = hold(work)
+            held.stops(StopFlag(WorkDir(str(tmp_path)), "stop"))
             held.release()
-            hold(WorkDir(path)).release()
+            hold(work).release()
     held = hold(WorkDir(str(tmp_path)))
     with pytest.raises(OptionsError, match="another run is using it"):
         hold(WorkDir(str(tmp_path)))

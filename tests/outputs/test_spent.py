@@ -26,7 +26,7 @@ def work(tmp_path: Path) -> WorkDir:
 
 
 def _record(work: WorkDir, session: int, *numbers: int, usd: float = 0.01) -> None:
-    writer = parts.PartWriter(work.parts, "ok", session)
+    writer = parts.PartWriter(work.place, "ok", session)
     for number in numbers:
         envelope = {"id": number, "row_number": number, "ok": True, "result": 1, "error": None}
         telemetry: dict[str, Any] = {
@@ -50,7 +50,7 @@ def test_where_nothing_was_noted_nothing_is_lost_and_no_file_is_made(work: WorkD
     log.begin(1)
     log.done(1)
     log.close()
-    assert not work.spent.exists()
+    assert not (work.root / "spent").exists()
     assert lost(work) == Lost({}, 0.0, 0)
     _record(work, 1, 1)
     assert "lost_attempts" not in _commit(work, 1)
@@ -120,7 +120,7 @@ def test_torn_and_foreign_lines_are_passed_over(work: WorkDir) -> None:
     log.paid(1, 0.5, TOKENS)
     log.paid(2, 0.5, TOKENS)
     log.close()
-    (path,) = work.spent.iterdir()
+    (path,) = (work.root / "spent").iterdir()
     path.write_bytes(b"\n[]\n\xff\n" + path.read_bytes()[:-10])
     assert lost(work) == Lost(TOKENS, 0.5, 1)
 
@@ -151,6 +151,6 @@ def test_the_journal_goes_with_the_work_directory(work: WorkDir) -> None:
     log.close()
     assert not work.claim()
     work.clear()
-    assert not work.spent.exists()
+    assert not (work.root / "spent").exists()
     work.remove()
     assert not work.root.exists()

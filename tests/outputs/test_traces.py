@@ -191,7 +191,7 @@ def work(tmp_path: Path) -> WorkDir:
 
 
 def _write(work: WorkDir, session: int, *outcomes: Outcome, kind: str = "ok") -> None:
-    writer = parts.PartWriter(work.parts, kind, session)
+    writer = parts.PartWriter(work.place, kind, session)
     for outcome in outcomes:
         writer.append(outcome)
     writer.close()
@@ -264,7 +264,7 @@ def test_an_addition_appends_to_the_list_and_keeps_the_traces_that_are_there(
     commit(_spec(work, 2))
     folder = work.root.parent / "traces"
     first = _files(folder)
-    shutil.rmtree(work.parts)
+    shutil.rmtree(work.root / "parts")
     work.create()
     kept = Outcome(0, 1, True, {"id": 1, "ok": True, "error": None}, {})
     _write(work, parts.KEPT_SESSION, kept, kind="kept")
@@ -347,7 +347,7 @@ def test_a_kill_at_any_step_of_the_commit_is_made_good_by_the_next(
             (folder / file_name(8, 8, "old")).write_text("old")
             return _spec(work, 2)
         commit(_spec(work, 2))
-        shutil.rmtree(work.parts)
+        shutil.rmtree(work.root / "parts")
         work.create()
         kept = Outcome(0, 1, True, {"id": 1, "ok": True, "error": None}, {})
         _write(work, parts.KEPT_SESSION, kept, kind="kept")

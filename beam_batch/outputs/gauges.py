@@ -1,0 +1,75 @@
+"""Gauges: what the workers of a session show of their work, meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from beam_batch import jsonio
+from beam_batch.errors import InvalidJSON
+from beam_batch.outputs.workdir import STORE_INTERVAL, WorkDir
+from beam_batch.places import Place
+
+INTERVAL = 0.25
+"""Seconds between two notes of one worker in a folder."""
+
+
+@dataclass(frozen=True)
+class GaugeSpec:
+    """Where the workers of a session show their numbers; picklable."""
+
+    work: WorkDir
+    session: int
+
+    def open(self) -> Gauge:
+        """Return a gauge of one's own."""
+        return Gauge(self.work.place, f"gauges/{self.session:04d}-{uuid.uuid4().hex[:8]}.json")
+
+
+class Gauge:
+    """A small file of numbers that the driver shows; rewritten every now and then."""
+
+    def __init__(self, place: Place, name: str) -> None:
+        self._place = place
+        self._name = name
+        self._interval = INTERVAL if place.is_folder else STORE_INTERVAL
+        self._due = 0.0
+
+    def is_due(self) -> bool:
+        """Whether the last numbers are old enough for new ones."""
+        return time.monotonic() >= self._due
+
+    def show(self, values: Mapping[str, Any], force: bool = False) -> None:
+        """Publish numbers, unless some were published a moment ago."""
+        if not force and not self.is_due():
+            return
+        self._due = time.monotonic() + self._interval
+        data = jsonio.dumps(values)
+        with contextlib.suppress(OSError):  # a gauge that cannot be written is not worth a run
+            if not self._place.is_folder:
+                self._place.put(self._name, data)
+                return
+            path = Path(self._place.uri) / self._name
+            temporary = path.with_suffix(".tmp")
+            temporary.write_bytes(data)  # unsynced: the next one comes in a moment
+            os.replace(temporary, path)
+
+
+def read_gauges(work: WorkDir, session: int) -> dict[str, Any]:
+    """Sum what all workers of a session show."""
+    total: dict[str, Any] = {}
+    for item in work.place.list(f"gauges/{session:04d}-"):
+        try:
+            values = jsonio.loads(work.place.get(item.name) or b"{}")
+        except (OSError, InvalidJSON):
+            continue
+        for name, value in values.items():
+            if isinstance(value, (int, float)):
+                total[name] = total.get(name, 0) + value
+    return total
