@@ -33,6 +33,7 @@ setup(
     extras_require={
         "agents": ["mcp>=2.3,<3", "PyYAML>=6", "pydantic>=2.11,<3"],
         "az": ["adlfs>=2025.8"],
+        "dask": ["dask>=2024.4.2", "distributed>=2024.4.2"],
         "estimate": ["quicktok-v1>=0.4,<0.5; python_version < '3.14'"],
         "gs": ["gcsfs>=2025.3"],
         "hub": ["huggingface_hub>=1"],
@@ -42,6 +43,8 @@ setup(
         "s3": ["s3fs>=2025.3", "aiobotocore>=3"],
         "sql": ["duckdb>=1.4,<3"],
         "test": [
+            "dask>=2024.4.2",
+            "distributed>=2024.4.2",
             "duckdb>=1.4,<3",
             "huggingface_hub>=1",
             "hypothesis>=6.150",

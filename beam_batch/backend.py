@@ -1,7 +1,7 @@
 """A run through a provider's Batch API: graphs for the rows, and the driver for the wait between.
 
 A batch may take a day. No bundle is open meanwhile: the first graph ends with request files, the
-driver submits them, records what comes back, and commits.
+driver submits them and records what comes back.
 """
 
 from __future__ import annotations
@@ -12,19 +12,18 @@ from typing import Any
 
 from beam_batch.batches.journal import Journal
 from beam_batch.batches.judging import Judge
-from beam_batch.batches.running import DETACHED, LEFT, STOPPED, BatchRun
+from beam_batch.batches.running import DETACHED, LEFT, BatchRun
 from beam_batch.batches.services import limits_of, make_service
 from beam_batch.batches.stored import journal_path, store_run
 from beam_batch.engine import ONLINE, REQUESTS, Engine
 from beam_batch.options import ModelSpec, RunSpec
-from beam_batch.outputs.commit import commit
 from beam_batch.outputs.recording import RecordSpec
 from beam_batch.outputs.workdir import WorkDir
 from beam_batch.session import Session
 
 
 def run_batches(spec: RunSpec, session: Session, engine: Engine, asked: RunSpec) -> bool:
-    """Run a batch to its commit; return False where it is detached, and goes on at the provider.
+    """Get every row its outcome; return False where that is left to the provider meanwhile.
 
     `asked` is what the user asked for; `spec` names the places where outputs are made.
     """
@@ -42,8 +41,6 @@ def run_batches(spec: RunSpec, session: Session, engine: Engine, asked: RunSpec)
     since = int(journal.planned["session"])
     if end == LEFT:
         engine.run(spec, session, ONLINE, since)
-    if end not in (DETACHED, STOPPED) and not session.stop.is_set():
-        commit(session.commit)
     return end != DETACHED
 
 

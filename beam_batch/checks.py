@@ -21,6 +21,7 @@ from beam_batch.outputs.workdir import default_work_dir
 from beam_batch.prompts.template import image_fields
 from beam_batch.providers import make_provider, needs_key, output_bound, read_key
 from beam_batch.reuse.making import check_cache
+from beam_batch.runners.choosing import inherits_environment
 
 
 def check(spec: RunSpec, env: Mapping[str, str]) -> None:
@@ -31,11 +32,11 @@ def check(spec: RunSpec, env: Mapping[str, str]) -> None:
     """
     _check_paths(spec)
     assert isinstance(spec.model, ModelSpec)
-    check_batch(spec.model, spec.batch, spec.runner)
+    check_batch(spec.model, spec.batch, spec.runner.kind)
     _check_batch_alone(spec)
     make_provider(spec.model, spec.schema)
     check_images(spec.prompt)
-    on_this_machine = spec.runner == "direct"
+    on_this_machine = inherits_environment(spec.runner, env)
     check_key(spec.model, env, required=on_this_machine)
     if isinstance(spec.repair.fallback, ModelSpec):
         make_provider(spec.repair.fallback, spec.schema)
@@ -294,7 +295,7 @@ def describe(spec: RunSpec) -> dict[str, Any]:
         "variables": sorted(spec.prompt.variables),
         "template": spec.prompt.template_source or "<default>",
         "output_mode": "structured" if spec.schema else "text",
-        "runner": spec.runner,
+        "runner": spec.runner.kind,
         "backend": spec.batch.backend,
         "parallel": spec.call.parallel or "auto",
     }

@@ -1,50 +1,51 @@
-"""The engine that runs the graph: Beam's flags, the runner, its worker processes."""
+"""The engine that runs the graph: Beam's options, its runner, one run of a graph."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
+import importlib
 import logging
 import os
-import shlex
-import sys
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
-from beam_batch.errors import OptionsError, first_line
-from beam_batch.options import RunSpec
-from beam_batch.outputs.workdir import WorkDir
+from beam_batch.errors import OptionsError
+from beam_batch.options import ModelSpec, RunSpec
+from beam_batch.options.engine import DASK, DIRECT, RunnerSpec
+from beam_batch.runners.base import Setup
+from beam_batch.runners.choosing import choose
 from beam_batch.session import Session
 from beam_batch.signals import shielded
 
-DIRECT = "direct"
 ONLINE, REQUESTS = "build", "build_requests"
 """Graphs, by the names of their functions in `pipeline`."""
 
 
 class Engine(NamedTuple):
-    """A runner with its settings.
+    """A runner with its settings."""
 
-    Attributes:
-        options: Beam's PipelineOptions.
-        workers: processes on this machine among which limits are divided.
-    """
+    name: str
+    setup: Setup
 
-    runner: str
-    options: Any
-    workers: int
+    @property
+    def workers(self) -> int:
+        """Processes that share the splits; two, where nobody knows how many there will be."""
+        return self.setup.workers or 2
 
     def run(
         self, spec: RunSpec, session: Session, graph: str = ONLINE, since: int | None = None
     ) -> None:
         """Run a graph to its end; failures of session `since` and later are not tried again."""
-        if self.workers > 1:
+        if self.setup.shielded:
             shielded(lambda: self._run(spec, session, graph, since))
         else:
             self._run(spec, session, graph, since)
 
     def _run(self, spec: RunSpec, session: Session, graph: str, since: int | None) -> None:
         import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
 
         from beam_batch import pipeline as graphs
 
@@ -53,84 +54,82 @@ class Engine(NamedTuple):
             splits=tuple(session.plan.splits),
             commit=session.commit,
             stop=session.stop,
-            workers=self.workers,
-            alone=self.runner == DIRECT and self.workers == 1,
+            workers=self.setup.workers or 1,
+            alone=self.name == DIRECT and self.workers == 1,
             since=since,
+            fused=self.setup.fused,
         )
-        level = logging.CRITICAL if self.runner == DIRECT else logging.ERROR
-        runner = _direct(self.workers, session.work) if self.runner == DIRECT else self.runner
-        with quiet(level), beam.Pipeline(runner=runner, options=self.options) as pipeline:
-            getattr(graphs, graph)(pipeline, job)
+        with quiet(logging.CRITICAL), self.setup.open(session.work) as opened:
+            jobs = []
+            for part, flags in self._parts(job):
+                options = PipelineOptions(
+                    flags=[*self.setup.flags, *opened.flags, *flags], allow_abbrev=False
+                )
+                pipeline = beam.Pipeline(runner=opened.make(), options=options)
+                getattr(graphs, graph)(pipeline, part)
+                jobs.append(pipeline.run())
+            self.setup.wait(jobs, session.stop)
+
+    def _parts(self, job: Any) -> Iterator[tuple[Any, tuple[str, ...]]]:
+        """Divide the splits among worker pools; yields each job with its flags."""
+        pools = self.setup.pools
+        if len(pools) < 2:
+            yield job, ()
+            return
+        for index, pool in enumerate(pools):
+            part = dataclasses.replace(job, splits=job.splits[index :: len(pools)], alone=False)
+            yield part, (f"--environment_config={pool}",)
 
 
 def make_engine(spec: RunSpec) -> Engine:
-    """Read the runner and Beam's own flags.
+    """Look for the runner and what it needs, and read Beam's own flags.
 
     Raises:
-        OptionsError: an unknown runner, or words that are no flags of Beam.
+        OptionsError: an unknown runner, words that are no flags of Beam, or nothing answers where
+            something is to answer.
     """
     with quiet(logging.CRITICAL):
-        from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
-        from apache_beam.runners.runner import create_runner
-
-    stray = [arg for arg in spec.beam_args[:1] if not arg.startswith("--")]
-    if stray:
-        raise OptionsError(f"unexpected argument {stray[0]!r}; flags of Beam go after --.")
-    try:
-        if spec.runner != DIRECT:
-            create_runner(spec.runner)
-    except (ValueError, ImportError) as error:
-        raise OptionsError(f"--runner {spec.runner}: {first_line(error)}") from None
-    options = PipelineOptions(flags=list(spec.beam_args), allow_abbrev=False)
-    if spec.runner != DIRECT:
-        return Engine(spec.runner, options, 1)
-    _refuse_unknown(spec.beam_args, PipelineOptions)
-    return Engine(spec.runner, options, _workers(options.view_as(DirectOptions), spec))
+        unknown = _unknown(spec.runner)
+        setup = choose(spec.runner, spec.call.parallel, os.environ)
+    if setup.knows is not None:
+        unknown = [arg for arg in unknown if arg.partition("=")[0] not in setup.knows]
+        if any(arg.startswith("-") or not setup.knows for arg in unknown):
+            raise OptionsError(f"{unknown[0]!r} is no flag of Beam's {spec.runner.kind} runner.")
+    if setup.remote and isinstance(spec.model, ModelSpec) and spec.model.provider == "local":
+        raise OptionsError(
+            f"--model {spec.model.text}: the model's server is on this machine, where workers of "
+            f"--runner {spec.runner.name} may not reach it; name one that they do reach, such as "
+            "generic."
+        )
+    return Engine(spec.runner.kind, setup)
 
 
-def _workers(direct: Any, spec: RunSpec) -> int:
-    """Return how many processes the direct runner starts; one each for a request at least.
-
-    Several workers are processes here, whatever mode is asked for, and we start them ourselves.
-    """
-    workers = direct.direct_num_workers or os.cpu_count() or 1
-    if spec.call.parallel is not None:
-        workers = min(workers, spec.call.parallel)
-    direct.direct_num_workers = workers
-    direct.direct_running_mode = "in_memory"
-    return int(workers)
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise OptionsError(f"flags of Beam, after --: {message}.")
 
 
-def _refuse_unknown(beam_args: tuple[str, ...], base: Any) -> None:
-    """Refuse flags that Beam would pass over with a warning; other runners may know more."""
-    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False, conflict_handler="resolve")
-    for options in base.__subclasses__():
+def _unknown(runner: RunnerSpec) -> list[str]:
+    """Return the arguments that Beam would pass over with a warning."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    if runner.kind == DASK:
+        with contextlib.suppress(ImportError):  # its flags are known once it is imported
+            importlib.import_module("apache_beam.runners.dask.dask_runner")
+    parser = _Parser(allow_abbrev=False, add_help=False, conflict_handler="resolve")
+    for options in PipelineOptions.__subclasses__():
         if hasattr(options, "_add_argparse_args"):
             options._add_argparse_args(parser)
-    _, unknown = parser.parse_known_args(list(beam_args))
-    if unknown:
-        raise OptionsError(f"{unknown[0]!r} is no flag of Beam's direct runner.")
+    _, unknown = parser.parse_known_args(list(runner.beam_args))
+    return unknown
 
 
 @contextlib.contextmanager
 def quiet(level: int) -> Iterator[None]:
     """Keep back what Beam logs: extras that we don't use, failures that go to run.log."""
-    log, before = logging.getLogger(), logging.getLogger().level
-    log.setLevel(level)
+    before = logging.root.manager.disable
+    logging.disable(level - 1)
     try:
         yield
     finally:
-        log.setLevel(before)
-
-
-def _direct(workers: int, work: WorkDir) -> Any:
-    """Return Beam's in-process runner; several workers are processes that log to run.log."""
-    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-    from apache_beam.transforms.environments import SubprocessSDKEnvironment
-
-    if workers == 1:
-        return FnApiRunner()
-    module = "apache_beam.runners.worker.sdk_worker_main"
-    log = shlex.quote(str(work.log))
-    command = f"exec {shlex.quote(sys.executable)} -m {module} >>{log} 2>&1"
-    return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
+        logging.disable(before)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from beam_batch.outputs.commit import APPEND, NEW, REWRITE, shards_in
 from beam_batch.outputs.recording import RecordSpec
 from beam_batch.outputs.trace_files import has_traces
 from beam_batch.outputs.workdir import StopFlag, WorkDir, settings_file
+from beam_batch.records import Row
 
 
 def _targets(spec: RunSpec) -> list[tuple[str, str]]:
@@ -93,17 +96,24 @@ def _refuse_dropping(
     out: OutputSpec, index: Path, answers: int, plan: Plan, id_field: str | None
 ) -> None:
     """Refuse to replace an output by one that lacks answers which it has."""
-    known = prior.PriorAnswers(index)
-    try:
-        kept = sum(known.find(row.id) is not None for row in rows_of(plan, id_field))
-    finally:
-        known.close()
+    with closing(prior.PriorAnswers(index)) as known:
+        kept = sum(1 for _ in _answered(known, plan, id_field))
     if kept < answers:
         raise OptionsError(
             f"--output {out.output} holds {answers} answers, but only {kept} of their rows are "
             "selected: --resume --overwrite would drop the others. Select them too, or leave "
             "--overwrite out."
         )
+
+
+def _answered(
+    known: prior.PriorAnswers, plan: Plan, id_field: str | None
+) -> Iterator[tuple[Row, tuple[str, int, int]]]:
+    """Yield the selected rows whose ids have an answer, and where each stands."""
+    for row in rows_of(plan, id_field):
+        place = known.find(row.id)
+        if place is not None:
+            yield row, place
 
 
 def keep_answers(work: WorkDir, index: Path, plan: Plan, id_field: str | None) -> int:
@@ -116,17 +126,15 @@ def keep_answers(work: WorkDir, index: Path, plan: Plan, id_field: str | None) -
         return 0
     stop = StopFlag(work, f"stop-{uuid.uuid4().hex[:8]}")
     recorder = RecordSpec(work=work, session=parts.KEPT_SESSION, stop=stop).open()
-    known, kept = prior.PriorAnswers(index), 0
-    for row in rows_of(plan, id_field):
-        place = known.find(row.id) if row.failure is None else None
-        if place is None:
-            continue
-        answer = known.read(place) | {"row_number": row.number}
-        if not recorder.record(envelope.keep(row, answer), parts.KEPT):
-            break
-        kept += 1
-    known.close()
-    recorder.close()
+    kept = 0
+    with closing(prior.PriorAnswers(index)) as known, closing(recorder):
+        for row, place in _answered(known, plan, id_field):
+            if row.failure is not None:
+                continue
+            answer = known.read(place) | {"row_number": row.number}
+            if not recorder.record(envelope.keep(row, answer), parts.KEPT):
+                break
+            kept += 1
     if stop.is_set_here():
         raise RunStopped(*(stop.read() or ("stopped", 1)))
     return kept

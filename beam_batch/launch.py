@@ -29,6 +29,7 @@ from beam_batch.outputs.workdir import FINISHED, Lock, WorkDir, default_work_dir
 from beam_batch.places import scheme_of, write_atomically
 from beam_batch.progress import Progress
 from beam_batch.providers import chosen_model, resolve_model
+from beam_batch.runners.base import why
 from beam_batch.session import Session, open_session, record_settings
 from beam_batch.signals import draining, ending_on_sigterm
 
@@ -135,8 +136,8 @@ def _execute(spec: RunSpec, session: Session, engine: Engine, asked: RunSpec) ->
                 committed = run_batches(resolved, session, engine, asked)
             else:
                 engine.run(resolved, session)
-                if not session.stop.is_set():
-                    commit(session.commit)
+            if committed and not session.stop.is_set():
+                commit(session.commit)
     except (RunStopped, OptionsError):
         raise
     except Exception as error:
@@ -157,11 +158,9 @@ def _explain(session: Session, error: Exception) -> None:
         raise RunStopped(
             f"{stopped[0]}. Finished rows are kept in {session.work.path}.", stopped[1]
         )
-    lines = str(error).strip().splitlines() or ["no message"]
-    reason = lines[0] if isinstance(error, OSError) else lines[-1]
     raise RunStopped(
-        f"the run failed: {type(error).__name__}: {reason}. Finished rows are kept in "
-        f"{session.work.path}; details are in {session.work.log}."
+        f"the run failed: {why(error)}. Finished rows are kept in {session.work.path}; details are "
+        f"in {session.work.log}."
     ) from None
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import apache_beam as beam
 
+from beam_batch.calling.window import LINGER
 from beam_batch.options import RunSpec
 from beam_batch.outputs.commit import CommitSpec
 from beam_batch.outputs.recording import RecordSpec
@@ -13,6 +15,7 @@ from beam_batch.outputs.workdir import StopFlag
 from beam_batch.prompts.template import image_fields, stable_prefix
 from beam_batch.records import Split
 from beam_batch.transforms.call_model import CallModel
+from beam_batch.transforms.fused import Fused
 from beam_batch.transforms.read_rows import ReadRows
 from beam_batch.transforms.render_prompts import RenderPrompts
 from beam_batch.transforms.select_pending import SelectPending
@@ -27,6 +30,7 @@ class Job:
 
     Attributes:
         since: session whose failures, and later ones, are final; None for this session.
+        fused: the graph is one step, for an engine that would break it.
     """
 
     spec: RunSpec
@@ -36,6 +40,7 @@ class Job:
     workers: int = 1
     alone: bool = False
     since: int | None = None
+    fused: bool = False
 
     @property
     def record(self) -> RecordSpec:
@@ -51,8 +56,17 @@ class Job:
 
 def build(pipeline: beam.Pipeline, job: Job) -> None:
     """Add the graph of a run to a pipeline. Does no I/O."""
+    if job.fused:
+        splits = pipeline | "Splits" >> beam.Create(job.splits)
+        splits | "AnswerRows" >> Fused(functools.partial(_answers, job=job), job.stop)
+        return
+    _answers(_splits(pipeline, job.splits), job)
+
+
+def _answers(splits: beam.PCollection, job: Job) -> None:
+    """Add the way of a row from its split to a part file."""
     spec, record = job.spec, job.record
-    prompts = _prompts(pipeline, job)
+    prompts = _prompts(splits, job)
     assert spec.model is not None
     prompts.failed | "WriteUnrenderable" >> WriteParts("unrenderable", record)
     prompts.prompts | "CallModel" >> CallModel(
@@ -69,12 +83,13 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
         workers=job.workers,
         alone=job.alone,
         crew=spec.crew,
+        linger=LINGER if job.fused else 0.0,
     )
 
 
 def build_requests(pipeline: beam.Pipeline, job: Job) -> None:
     """Add the first graph of a run through a Batch API: it ends with request files."""
-    prompts = _prompts(pipeline, job)
+    prompts = _prompts(_splits(pipeline, job.splits), job)
     requests = prompts.prompts | "WriteRequests" >> WriteRequests(job.spec, job.record)
     closed = (
         prompts.failed | "WriteUnrenderable" >> WriteParts("unrenderable", job.record),
@@ -84,15 +99,18 @@ def build_requests(pipeline: beam.Pipeline, job: Job) -> None:
     closed | "Closed" >> beam.Flatten() | "PlanBatches" >> PlanBatches(job.record)
 
 
-def _prompts(pipeline: beam.Pipeline, job: Job) -> beam.DoOutputsTuple:
+def _splits(pipeline: beam.Pipeline, splits: tuple[Split, ...]) -> beam.PCollection:
+    """Add the splits, each to go wherever a worker is free."""
+    return pipeline | "Splits" >> beam.Create(splits) | "Reshuffle" >> beam.Reshuffle()
+
+
+def _prompts(splits: beam.PCollection, job: Job) -> beam.DoOutputsTuple:
     """Add what every run begins with."""
     spec, out = job.spec, job.spec.output
     images = image_fields(spec.prompt.template)
 
     return (
-        pipeline
-        | "Splits" >> beam.Create(job.splits)
-        | "Reshuffle" >> beam.Reshuffle()
+        splits
         | "ReadRows" >> ReadRows(spec.source.id_field, job.stop, images, spec.prompt.group_by)
         | "SelectPending" >> SelectPending(job.commit.work, job.since or job.commit.session)
         | "RenderPrompts"

@@ -72,8 +72,8 @@ def open_session(spec: RunSpec, work: WorkDir, output: str, workers: int = 1) ->
     pin_new_targets(spec, manifest)
     manifest.setdefault("run_id", new_run_id())
     manifest["session"] += 1
-    stop = f"stop-{manifest['session']:04d}-{uuid.uuid4().hex[:8]}"
-    manifest.setdefault("stops", []).append(stop)
+    # A name of its own each time: this process may have seen a flag of an earlier run here.
+    manifest["stop"] = f"stop-{manifest['session']:04d}-{uuid.uuid4().hex[:8]}"
     work.write_manifest(manifest)
     work.place.remove([FINISHED, COMMIT])
     if spec.budget.is_set:
@@ -150,14 +150,17 @@ def _new_plan(
         marks = fingerprint(spec, plan.digest, output)
         manifest = {"session": 0, "fingerprint": marks, "plan": folder.name}
         manifest |= look_at(spec, folder / PRIOR, marks, plan)
-        write_atomically(folder / PLAN, jsonio.dumps(plan_to(plan, str(folder))))
+        stored = plan_to(plan, str(folder))
+        write_atomically(folder / PLAN, jsonio.dumps(stored))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     work.clear(keep=folder)
     work.create()
     manifest["kept"] = keep_answers(work, folder / PRIOR, plan, spec.source.id_field)
-    return plan_from(plan_to(plan, str(folder)), work.publish(folder)), manifest
+    if not work.is_folder:
+        plan = plan_from(stored, work.publish(folder))
+    return plan, manifest
 
 
 def _session(spec: RunSpec, work: WorkDir, manifest: dict[str, Any], plan: Plan) -> Session:
@@ -180,8 +183,7 @@ def _session(spec: RunSpec, work: WorkDir, manifest: dict[str, Any], plan: Plan)
         keep_bytes=tuple(manifest["keep_bytes"].items()),
         traces=traces,
     )
-    # A name of its own each time: this process may have seen a flag of an earlier run here.
-    stop = StopFlag(work, manifest["stops"][-1])
+    stop = StopFlag(work, manifest["stop"])
     return Session(
         work, stop, plan, commit, manifest["fingerprint"], manifest["torn"], manifest["kept"]
     )

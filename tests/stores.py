@@ -18,21 +18,20 @@ KEYS = {
 
 @contextmanager
 def s3_server() -> Iterator[dict[str, str]]:
-    """Start a server with a bucket `data`; yields the environment that reaches it."""
+    """Start a server without a bucket; yields the environment that reaches it."""
     pytest.importorskip("s3fs", reason="s3:// needs s3fs: pip install 'beam-batch[s3]'")
     server = pytest.importorskip("moto.server", reason="moto[server] stands for S3")
     running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     running.start()
     try:
         host, port = running.get_host_and_port()
-        env = KEYS | {"AWS_ENDPOINT_URL": f"http://{host}:{port}"}
-        _make_bucket(env)
-        yield env
+        yield KEYS | {"AWS_ENDPOINT_URL": f"http://{host}:{port}"}
     finally:
         running.stop()
 
 
-def _make_bucket(env: dict[str, str]) -> None:
+def make_bucket(env: dict[str, str]) -> None:
+    """Make the bucket `data`."""
     import s3fs
 
     s3fs.S3FileSystem(

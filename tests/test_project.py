@@ -34,10 +34,11 @@ LAYERS: dict[str, set[str]] = {
     "agents": BASE | {"providers", "prompts", "outputs", "reuse", "calling"},
     "transforms": BASE
     | {"agents", "inputs", "prompts", "providers", "calling", "batches", "outputs", "reuse"},
-    "pipeline": BASE | {"transforms", "outputs", "prompts"},
+    "pipeline": BASE | {"calling", "transforms", "outputs", "prompts"},
     "manifest": BASE | {"agents", "inputs", "providers"},
     "progress": BASE | {"outputs"},
-    "checks": BASE | {"agents", "batches", "calling", "outputs", "prompts", "providers", "reuse"},
+    "checks": BASE
+    | {"agents", "batches", "calling", "outputs", "prompts", "providers", "reuse", "runners"},
     "preview": BASE | {"inputs", "prompts", "providers"},
     "estimate": BASE | {"inputs", "prompts", "providers", "calling", "checks", "launch", "reuse"},
     "existing": BASE | {"inputs", "outputs", "manifest"},
@@ -52,12 +53,13 @@ LAYERS: dict[str, set[str]] = {
         "providers",
         "checks",
         "progress",
+        "runners",
         "session",
         "signals",
     },
     "backend": BASE | {"batches", "engine", "outputs", "session"},
     "engine": BASE | {"outputs", "pipeline", "runners", "session", "signals"},
-    "runners": {"errors", "options"},
+    "runners": BASE | {"agents", "calling", "outputs"},
     "signals": {"outputs"},
     "cli": BASE
     | {
@@ -122,7 +124,7 @@ def test_exported_names_are_these() -> None:
     assert beam_batch.__all__ == [
         "BatchError", "BatchSpec", "BudgetSpec", "CallModel", "CallSpec", "ModelSpec",
         "OptionsError", "OutputSpec", "PriceSpec", "PromptSpec", "ReadRows", "RenderPrompts",
-        "RepairSpec", "ReuseSpec", "RowError", "RunSpec", "RunStopped", "SchemaSpec",
+        "RepairSpec", "ReuseSpec", "RowError", "RunSpec", "RunStopped", "RunnerSpec", "SchemaSpec",
         "SourceSpec", "Summary", "ToJson", "TraceSpec", "run",
     ]  # fmt: skip
     for name in beam_batch.__all__:

@@ -21,6 +21,7 @@ from beam_batch.options import (
     PromptSpec,
     RepairSpec,
     ReuseSpec,
+    RunnerSpec,
     RunSpec,
     SchemaSpec,
     SourceSpec,
@@ -64,9 +65,9 @@ def load_run(work: WorkDir) -> tuple[RunSpec, str]:
         source = specs["source"]
         if not isinstance(source.input, str):
             specs["source"] = dataclasses.replace(source, input=tuple(source.input))
-        return RunSpec(runner=fields["runner"], beam_args=tuple(fields["beam_args"]), **specs), str(
-            data["cwd"]
-        )
+        asked = fields["runner"]
+        runner = RunnerSpec(**asked | {"beam_args": tuple(asked["beam_args"])})
+        return RunSpec(runner=runner, **specs), str(data["cwd"])
     except (OSError, InvalidJSON, LookupError, TypeError) as error:
         raise OptionsError(
             f"{work.path}: the settings of its run cannot be read ({error}). Go on with the "

@@ -45,6 +45,7 @@ class WindowSpec:
         workers: processes that the driver has started on this machine.
         alone: whether this is the run's only worker process.
         crew: the agents that answer rows, or None where `model` does.
+        linger: seconds that the window stays open after its last bundle, for the next.
     """
 
     token: str
@@ -61,6 +62,7 @@ class WindowSpec:
     workers: int = 1
     alone: bool = False
     crew: CrewSpec | None = None
+    linger: float = 0.0
 
 
 async def make_ladder(spec: WindowSpec, limits: GateSpec, stopping: asyncio.Event) -> Ladder:

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -29,6 +30,8 @@ from beam_batch.redaction import redactor
 
 T = TypeVar("T")
 WATCH_INTERVAL = 0.1
+LINGER = 5.0
+"""Seconds that a window without a bundle stays open, where an engine ends bundles one by one."""
 LONGEST_CLOSE = 15.0
 """Seconds after which what does not close is left to the end of the process."""
 
@@ -245,25 +248,60 @@ def _call_all(calls: Sequence[Callable[[], object]]) -> None:
         call()
 
 
-_windows: dict[str, tuple[Window, int]] = {}
+@dataclass
+class _Held:
+    """This process's window of a run, and who holds it."""
+
+    window: Window
+    users: int = 0
+    closing: threading.Timer | None = None
+
+
+_windows: dict[str, _Held] = {}
 _windows_lock = threading.Lock()
 
 
 def acquire_window(spec: WindowSpec, make: Callable[[WindowSpec], Window] = Window) -> Window:
     """Return this process's window, made at first use."""
     with _windows_lock:
-        window, users = _windows.get(spec.token, (None, 0))
-        if window is None:
-            window = make(spec)
-        _windows[spec.token] = (window, users + 1)
-        return window
+        held = _windows.get(spec.token)
+        if held is None:
+            held = _windows[spec.token] = _Held(make(spec))
+        if held.closing is not None:
+            held.closing.cancel()
+            held.closing = None
+        held.users += 1
+        return held.window
 
 
 def release_window(spec: WindowSpec) -> None:
-    """Close the process's window when its last user is done."""
+    """Close the process's window when its last user is done, or a little later."""
     with _windows_lock:
-        window, users = _windows.pop(spec.token)
-        if users > 1:
-            _windows[spec.token] = (window, users - 1)
+        held = _windows[spec.token]
+        held.users -= 1
+        if held.users:
             return
-    window.close()
+        if spec.linger and not (spec.record is not None and spec.record.stop.is_set()):
+            held.closing = threading.Timer(spec.linger, _close_idle, (spec.token,))
+            held.closing.daemon = True
+            held.closing.start()
+            return
+        del _windows[spec.token]
+    held.window.close()
+
+
+def close_idle_windows() -> None:
+    """Close the windows that nobody holds at this moment."""
+    for token in list(_windows):
+        _close_idle(token)
+
+
+def _close_idle(token: str) -> None:
+    with _windows_lock:
+        held = _windows.get(token)
+        if held is None or held.users:
+            return
+        del _windows[token]
+        if held.closing is not None:
+            held.closing.cancel()
+    held.window.close()

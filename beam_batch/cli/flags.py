@@ -10,6 +10,7 @@ import rich_click as click
 from beam_batch.cli.agent_flags import AGENTS
 from beam_batch.errors import OptionsError
 from beam_batch.options import BACKENDS, BATCH_FINISHES, INPUT_FORMATS, PriceSpec, parse_price
+from beam_batch.options.engine import ENVIRONMENTS
 
 Command = Callable[..., None]
 
@@ -225,11 +226,29 @@ RUNNING = (
     click.option("--fail-on-error", is_flag=True, help="Exit 1 if any row failed."),
     click.option("--progress/--no-progress", default=True, help="Show progress on stderr."),
     click.option("--progress-every", type=int, help="Print a plain line every so many rows."),
+)
+BEYOND = (
     click.option(
         "--runner",
         default="direct",
         show_default=True,
-        help="direct, or a Beam runner by name; its own flags go after --.",
+        help="direct (here), prism, flink, dask, portable, or a Beam runner by its class name; "
+        "Beam's own flags go after --.",
+    ),
+    click.option(
+        "--environment",
+        type=click.Choice(ENVIRONMENTS),
+        help="How prism, flink and portable start workers. [default: prism loopback]",
+    ),
+    click.option(
+        "--environment-config",
+        help="Worker pools, HOST:PORT,... (external), an image (docker), a command (process).",
+    ),
+    click.option("--flink-master", help="JobManager of --runner flink, HOST:PORT."),
+    click.option(
+        "--work-dir-is-shared",
+        is_flag=True,
+        help="Workers on other machines see --work-dir under the same name.",
     ),
 )
 PROBE = click.option(
@@ -257,6 +276,7 @@ PANELS = {
     "Spending": SPENDING,
     "Batch API": BATCH,
     "Running": RUNNING,
+    "Beyond one machine": BEYOND,
     "Estimate": DRY_RUN,
 }
 

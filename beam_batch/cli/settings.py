@@ -23,6 +23,7 @@ from beam_batch.options import (
     PromptSpec,
     RepairSpec,
     ReuseSpec,
+    RunnerSpec,
     RunSpec,
     SchemaSpec,
     SourceSpec,
@@ -58,8 +59,7 @@ def run_spec(flags: Flags) -> RunSpec:
             path=flags["hf_dataset_path"] or None,
         ),
         progress=ProgressSpec(enabled=flags["progress"], every=flags["progress_every"]),
-        runner=flags["runner"],
-        beam_args=flags["beam_args"],
+        runner=_pick(RunnerSpec, flags | {"name": flags["runner"]}),
     )
 
 

@@ -10,6 +10,7 @@ from beam_batch.options.asking import (
     SchemaSpec,
     SourceSpec,
 )
+from beam_batch.options.engine import RunnerSpec
 from beam_batch.options.running import (
     EstimateSpec,
     OutputSpec,
@@ -48,6 +49,7 @@ __all__ = [
     "RepairSpec",
     "ReuseSpec",
     "RunSpec",
+    "RunnerSpec",
     "SchemaSpec",
     "SourceSpec",
     "TraceSpec",

@@ -8,6 +8,7 @@ from beam_batch.errors import OptionsError
 from beam_batch.options.agents import CrewSpec, TraceSpec
 from beam_batch.options.asking import ModelSpec, PromptSpec, SchemaSpec, SourceSpec
 from beam_batch.options.checking import at_least
+from beam_batch.options.engine import RunnerSpec
 from beam_batch.options.sending import (
     BatchSpec,
     BudgetSpec,
@@ -88,8 +89,7 @@ class RunSpec:
     batch: BatchSpec = BatchSpec()
     trace: TraceSpec = TraceSpec()
     progress: ProgressSpec = ProgressSpec(enabled=False)
-    runner: str = "direct"
-    beam_args: tuple[str, ...] = ()
+    runner: RunnerSpec = RunnerSpec()
 
     @property
     def files(self) -> dict[str, str]:

@@ -112,8 +112,6 @@ def by_shard(place: Place) -> dict[int, list[PartFile]]:
 
 def of_shard(place: Place, shard: int) -> list[PartFile]:
     """List the part files of one shard."""
-    if place.is_folder:  # one look at the folder is all that a list can save
-        return by_shard(place).get(shard, [])
     listed = (item for kind in KINDS for item in place.list(f"{FOLDER}{kind}-{shard:06d}-"))
     return [PartFile.of(place, item) for item in whole_files(listed)]
 
@@ -190,13 +188,31 @@ def finished_rows(parts: list[PartFile], session: int) -> set[int]:
     }
 
 
-def finished_in(place: Place, shard: int, session: int) -> set[int]:
-    """Collect the finished rows of a shard, while other workers may be writing."""
-    while True:
-        try:
-            return finished_rows(of_shard(place, shard), session)
-        except FileNotFoundError:  # a segment has become a part of its whole since it was listed
-            continue
+class FinishedRows:
+    """The finished rows of shards, while other workers may be writing.
+
+    A folder is listed once, at first use, and a store for each shard.
+    """
+
+    def __init__(self, place: Place, session: int) -> None:
+        self._place = place
+        self._session = session
+        self._listed: dict[int, list[PartFile]] | None = None
+
+    def of(self, shard: int) -> set[int]:
+        """Collect the numbers of a shard's rows, as `finished_rows` does."""
+        while True:
+            try:
+                return finished_rows(self._files(shard), self._session)
+            except FileNotFoundError:  # a segment has become a part of its whole since the list
+                self._listed = None
+
+    def _files(self, shard: int) -> list[PartFile]:
+        if not self._place.is_folder:
+            return of_shard(self._place, shard)
+        if self._listed is None:
+            self._listed = by_shard(self._place)
+        return self._listed.get(shard, [])
 
 
 class PartWriter:

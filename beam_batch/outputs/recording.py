@@ -103,8 +103,8 @@ class Recorder:
 
     def _add(self, segments: Segments, outcome: Outcome, kind: str) -> Future[None]:
         assert outcome.shard is not None
-        session = KEPT_SESSION if kind == KEPT else self._spec.session
-        return segments.add(start_of(kind, outcome.shard, session), encode(outcome))
+        start = start_of(kind, outcome.shard, self._session_of(kind))
+        return segments.add(start, encode(outcome))
 
     def _lost(self, error: OSError) -> bool:
         """Stop the run: every further reply would be lost as well."""
@@ -114,9 +114,11 @@ class Recorder:
 
     def _writer(self, kind: str) -> PartWriter:
         if kind not in self._writers:
-            session = KEPT_SESSION if kind == KEPT else self._spec.session
-            self._writers[kind] = PartWriter(self._place, kind, session)
+            self._writers[kind] = PartWriter(self._place, kind, self._session_of(kind))
         return self._writers[kind]
+
+    def _session_of(self, kind: str) -> int:
+        return KEPT_SESSION if kind == KEPT else self._spec.session
 
     def _count(self, outcome: Outcome) -> None:
         if self._spec.max_errors is not None and not outcome.ok:

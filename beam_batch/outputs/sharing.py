@@ -29,19 +29,21 @@ def wait_for_workers(
 ) -> bool:
     """Wait until no worker of an earlier session is left; call `waiting` once if that takes time.
 
-    They are asked to end. Returns False where some are left after a minute.
+    Those that outlive their driver are told to drain: an engine elsewhere goes on without it.
+    Returns False where some are left after a minute.
 
     Raises:
         OSError: the place cannot be used.
     """
+    _stop_earlier(work)
+    return wait(work.place, waiting, clock, sleep)
 
-    def ask() -> None:
-        waiting()
-        with contextlib.suppress(OptionsError):  # a damaged manifest names no flags
-            for name in (work.read_manifest() or {}).get("stops", []):
-                StopFlag(work, name).set("a later session has begun", 1)
 
-    return wait(work.place, ask, clock, sleep)
+def _stop_earlier(work: WorkDir) -> None:
+    with contextlib.suppress(OptionsError):  # a damaged manifest is spoken of later
+        manifest = work.read_manifest() or {}
+        if "stop" in manifest:
+            StopFlag(work, manifest["stop"]).set("another session has begun", 1)
 
 
 def wait(

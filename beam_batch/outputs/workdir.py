@@ -173,9 +173,7 @@ class WorkDir:
         return folder
 
     def publish(self, folder: Path) -> str:
-        """Let workers see a plan's folder; return where it is for them."""
-        if self.is_folder:
-            return str(folder)
+        """Put a plan's folder into the object store; return where it is for workers."""
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 self.place.put_file(f"{folder.name}/{path.relative_to(folder)}", path)

@@ -65,6 +65,7 @@ class CallModel(beam.PTransform):
         workers: int = 1,
         alone: bool = False,
         crew: CrewSpec | None = None,
+        linger: float = 0.0,
     ) -> None:
         super().__init__()
         spec = resolve_model(model, os.environ) if isinstance(model, str) else model
@@ -83,6 +84,7 @@ class CallModel(beam.PTransform):
             workers=workers,
             alone=alone,
             crew=crew,
+            linger=linger,
         )
 
     def expand(self, prompts: beam.PCollection) -> beam.DoOutputsTuple:

@@ -34,10 +34,11 @@ class _SelectPendingFn(beam.DoFn):
     def start_bundle(self) -> None:
         self._shard: int | None = None
         self._done: set[int] = set()
+        self._finished = parts.FinishedRows(self._work.place, self._session)
 
     def process(self, row: Row) -> Iterator[Row]:
         if row.shard != self._shard:
             self._shard = row.shard
-            self._done = parts.finished_in(self._work.place, row.shard or 0, self._session)
+            self._done = self._finished.of(row.shard or 0)
         if row.number not in self._done:
             yield row

@@ -21,6 +21,7 @@ from beam_batch.batches.openai import OpenAIBatches
 from beam_batch.batches.services import limits_of
 from beam_batch.errors import RequestRejected
 from beam_batch.outputs.parts import PartWriter
+from beam_batch.places import Folder
 from beam_batch.providers import resolve_model
 from beam_batch.records import Outcome, Row
 
@@ -69,14 +70,14 @@ def test_rows_are_found_by_custom_id_and_no_other_id_is_taken(tmp_path: Path) ->
 
 def test_rows_with_an_outcome_are_done_and_the_others_are_copied(tmp_path: Path) -> None:
     (file,) = _write(tmp_path, 12, Limits(100, 1_000_000))
-    parts = tmp_path / "parts"
-    parts.mkdir()
+    place = Folder(str(tmp_path))
+    (tmp_path / "parts").mkdir()
     for session, number, ok in ((1, 3, True), (1, 11, False), (2, 12, False)):
-        writer = PartWriter(parts, "ok", session)
+        writer = PartWriter(place, "ok", session)
         writer.append(Outcome((number - 1) // 10, number, ok, {"id": 1}, {}))
         writer.close()
     table = RowTable(tmp_path, file)
-    table.find_outcomes(parts, since=2)
+    table.find_outcomes(place, since=2)
     assert list(table.done.nonzero()[0] + 1) == [3, 12]
     again = RequestWriter(tmp_path, Limits(5, 1_000_000), attempt=2)
     for request, row in lines_left(tmp_path, file, table.done):

@@ -88,6 +88,7 @@ def folder(tmp_path: Path) -> Path:
         ("-i /dev/null -o out.jsonl -m echo", "device or a pipe"),
         ("-i rows.jsonl -o out.jsonl -m echo --error-output /dev/null", "device or a pipe"),
         ("-i rows.jsonl -o out.jsonl -m echo --work-dir t.md", "--work-dir"),
+        ("-i rows.jsonl -o out.jsonl -m echo --work-dir s3://b/w", "--work-dir s3://b/w"),
         ("-i rows.jsonl -o s3://bucket/out.jsonl -m echo", "name a path"),
         ("-i rows.jsonl -o out.jsonl -m echo --instruction gone.md", "cannot be read"),
         ("-i rows.jsonl -o out.jsonl", "--model"),

@@ -20,16 +20,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.inputs.test_sources import STOP
+from tests.stores import KEYS, s3_server
 from tests.support import beam_batch, environment, read_jsonl, write_jsonl
 
 ROWS = [{"id": f"r{n}", "n": n} for n in range(1, 41)]
-KEYS = {
-    "AWS_ACCESS_KEY_ID": "testing",
-    "AWS_SECRET_ACCESS_KEY": "sk-canary-s3",
-    "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_EC2_METADATA_DISABLED": "true",
-    "AWS_MAX_ATTEMPTS": "1",
-}
 
 
 @pytest.fixture
@@ -72,13 +66,8 @@ def run(
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
-    pytest.importorskip("s3fs", reason="s3:// needs s3fs: pip install 'beam-batch[s3]'")
-    server = pytest.importorskip("moto.server", reason="moto[server] stands for S3")
-    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    yield f"http://{host}:{port}"
-    running.stop()
+    with s3_server() as env:
+        yield env["AWS_ENDPOINT_URL"]
 
 
 @pytest.fixture

@@ -10,12 +10,13 @@ import pytest
 
 from beam_batch.errors import OptionsError
 from beam_batch.places import Place, place_of
-from tests.stores import reachable, s3_server
+from tests.stores import make_bucket, reachable, s3_server
 
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[None]:
     with s3_server() as env, reachable(env):
+        make_bucket(env)
         yield
 
 

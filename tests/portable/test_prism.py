@@ -1,55 +1,21 @@
-"""The same graph on Beam's portable runner: workers in this process, and in a pool of their own."""
+"""Prism by Beam's own name and flags, through its job server, and when its driver is killed."""
 
 from __future__ import annotations
 
-import os
-import socket
+import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import free_port, running
+from tests.engines import NO_PRISM, PRISM, answers, children, worker_pool
 from tests.fakes import ScriptedServer
-from tests.support import beam_batch, environment, read_jsonl, wait_until, write_jsonl
+from tests.support import beam_batch, environment, interrupt, start, wait_until, write_jsonl
 
-ROWS = 300
-PRISM = os.environ.get("BEAM_BATCH_PRISM", "")
-pytestmark = pytest.mark.skipif(
-    not PRISM, reason="BEAM_BATCH_PRISM names no Prism binary; `make portable` builds one"
-)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-@pytest.fixture
-def pool() -> Iterator[int]:
-    """A worker pool in a process of its own; yields its port."""
-    port = _free_port()
-    # The pool starts its workers as `python`, whichever that is on its PATH.
-    command = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main"]
-    process = subprocess.Popen(
-        [*command, f"--service_port={port}"],
-        env=environment(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        wait_until(lambda: _answers(port), process)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(30)
+pytestmark = pytest.mark.skipif(not PRISM, reason=NO_PRISM)
+ROWS = 60
 
 
 @pytest.fixture
@@ -59,40 +25,58 @@ def rows(tmp_path: Path) -> Path:
     return write_jsonl(tmp_path / "rows.jsonl", data)
 
 
-def _run(rows: Path, output: Path, server: ScriptedServer, *more: str) -> None:
-    done = beam_batch(
-        "run", "-i", rows, "-o", output, "-m", "generic.m", "-p", "{{text}}", "--id-field", "id",
-        "--parallel", "8", "--no-final-summary", *more,
-        env=environment(GENERIC_BASE_URL=server.base_url),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+@pytest.fixture
+def job_server() -> Iterator[str]:
+    """Prism as a server that somebody else has started; yields its address."""
+    port = free_port()
+    with running([PRISM, f"--job_port={port}", "--serve_http=false"], lambda: answers(port)):
+        yield f"localhost:{port}"
 
 
-def _prism(environment_type: str, *more: str) -> tuple[str, ...]:
+def _arguments(rows: Path, output: str, *more: str) -> tuple[str, ...]:
     return (
-        "--runner", "PrismRunner", "--", f"--prism_location={PRISM}",
-        f"--environment_type={environment_type}", *more,
+        "run", "-i", str(rows), "-o", str(rows.with_name(output)), "-m", "generic.m",
+        "-p", "{{text}}", "--id-field", "id", "--parallel", "8", "--no-final-summary", *more,
     )  # fmt: skip
 
 
-def test_prism_with_loopback_workers_writes_what_the_direct_runner_writes(
-    rows: Path, tmp_path: Path
-) -> None:
+def _same_as_direct(rows: Path, *engine: str) -> subprocess.CompletedProcess[str]:
     with ScriptedServer() as server:
-        _run(rows, tmp_path / "direct.jsonl", server)
-        _run(rows, tmp_path / "prism.jsonl", server, *_prism("LOOPBACK"))
+        env = environment(GENERIC_BASE_URL=server.base_url)
+        for output, more in (("direct.jsonl", ()), ("prism.jsonl", engine)):
+            done = beam_batch(*_arguments(rows, output, *more), env=env)
+            assert done.returncode == 0, done.stderr
         assert server.requests == 2 * (ROWS - 1)
-    assert (tmp_path / "prism.jsonl").read_bytes() == (tmp_path / "direct.jsonl").read_bytes()
+    written = [rows.with_name(f"{name}.jsonl").read_bytes() for name in ("direct", "prism")]
+    assert written[0] == written[1]
+    return done
 
 
-def test_prism_with_an_external_worker_pool_writes_what_the_direct_runner_writes(
-    rows: Path, tmp_path: Path, pool: int
-) -> None:
-    with ScriptedServer() as server:
-        _run(rows, tmp_path / "direct.jsonl", server)
-        external = _prism("EXTERNAL", f"--environment_config=localhost:{pool}")
-        _run(rows, tmp_path / "prism.jsonl", server, *external)
-        assert server.requests == 2 * (ROWS - 1)
-    assert (tmp_path / "prism.jsonl").read_bytes() == (tmp_path / "direct.jsonl").read_bytes()
-    failed = [r for r in read_jsonl(tmp_path / "prism.jsonl") if not r["ok"]]
-    assert [r["error"]["type"] for r in failed] == ["MissingTemplateField"]
+def test_beam_s_own_name_and_flags_do_as_well(rows: Path) -> None:
+    with worker_pool() as (_, port):
+        _same_as_direct(
+            rows, "--runner", "PrismRunner", "--", f"--prism_location={PRISM}",
+            "--environment_type=EXTERNAL", f"--environment_config=localhost:{port}",
+        )  # fmt: skip
+
+
+def test_a_job_server_of_somebody_else_s_runs_the_graph(rows: Path, job_server: str) -> None:
+    there = ("--runner", "portable", "--environment", "loopback", "--")
+    _same_as_direct(rows, *there, f"--job_endpoint={job_server}")
+    unknown = (*there, f"--job_endpoint={job_server}", "--no_such_flag=1")
+    refused = beam_batch(*_arguments(rows, "other.jsonl", *unknown), env=environment())
+    assert refused.returncode == 2
+    assert "'--no_such_flag=1' is no flag" in refused.stderr
+    assert not rows.with_name(".other.jsonl.batch").exists()
+
+
+def test_a_driver_that_is_killed_leaves_no_prism_behind(rows: Path) -> None:
+    with ScriptedServer(delay=60) as server:
+        env = environment(GENERIC_BASE_URL=server.base_url, BEAM_BATCH_PRISM=PRISM)
+        process = start(*_arguments(rows, "out.jsonl", "--runner", "prism"), env=env)
+        wait_until(lambda: server.requests >= 1, process)
+        (supervisor,) = children(process.pid)
+        (prism,) = children(supervisor)
+        assert Path(f"/proc/{prism}/cmdline").read_bytes().startswith(PRISM.encode())
+        interrupt(process, signal.SIGKILL)
+        wait_until(lambda: not Path(f"/proc/{prism}").exists())

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from beam_batch.options import ReuseSpec
-from beam_batch.outputs.workdir import WorkDir
+from beam_batch.outputs.workdir import MANIFEST, WorkDir
 from beam_batch.providers.base import Reply
 from beam_batch.reuse.claims import Claims
 from beam_batch.reuse.kept import KeptReply
@@ -144,11 +144,11 @@ def test_the_next_run_is_served_from_the_cache(tmp_path: Path, place: str) -> No
     async def run(name: str, spec: ReuseSpec) -> list[str | None]:
         work = tmp_path / name
         work.mkdir()
-        WorkDir(str(work)).manifest.touch()
+        (work / MANIFEST).touch()
         later = time.time() + 10 * len(list(tmp_path.iterdir()))
-        os.utime(WorkDir(str(work)).manifest, (later, later))  # each run after those before
+        os.utime(work / MANIFEST, (later, later))  # each run after those before
         if name == "first":
-            os.utime(WorkDir(str(work)).manifest, (0, 0))
+            os.utime(work / MANIFEST, (0, 0))
         once, provider = new_once(work, spec), Provider()
         provider.open.set()
         found = [await once.reply(key(number), provider.ask) for number in (1, 1, 2)]
@@ -168,8 +168,8 @@ def test_without_dedupe_the_samples_of_one_run_are_all_asked_for(tmp_path: Path)
     async def run(name: str, started: float) -> list[str | None]:
         work = tmp_path / name
         work.mkdir()
-        WorkDir(str(work)).manifest.touch()
-        os.utime(WorkDir(str(work)).manifest, (started, started))
+        (work / MANIFEST).touch()
+        os.utime(work / MANIFEST, (started, started))
         once, provider = new_once(work, spec), Provider()
         provider.open.set()
         found = [await once.reply(key(1), provider.ask) for _ in range(3)]
