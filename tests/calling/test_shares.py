@@ -24,7 +24,7 @@ from beam_batch.outputs.workdir import StopFlag, WorkDir
 from beam_batch.providers import resolve_model
 from beam_batch.records import Prompt, Row
 from tests.fakes import Answer, PayingServer, ScriptedServer
-from tests.stores import reachable, s3_server
+from tests.stores import make_bucket, reachable, s3_server
 
 
 @pytest.fixture
@@ -33,6 +33,7 @@ def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WorkDir]:
     for module in (roll, seats, windows):
         monkeypatch.setattr(module, "BEAT", 0.2)
     with s3_server() as env, reachable(env):
+        make_bucket(env)
         yield WorkDir(f"s3://data/{uuid.uuid4().hex}", here=str(tmp_path))
 
 
@@ -60,7 +61,7 @@ def _spec(
 def _feed(window: Window, first: int, rows: int, is_stopped: Callable[[], bool]) -> None:
     lane = Lane(window)
     for number in range(first, first + rows):
-        prompt = Prompt(Row(0, 1, number, {}, shard=0), f"row {number}")
+        prompt = Prompt(Row(0, number, number, {}), f"row {number}")
         while not is_stopped() and not lane.try_submit(prompt):
             pass
     while lane.pending:

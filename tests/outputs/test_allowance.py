@@ -16,7 +16,7 @@ from beam_batch.outputs.ledger import LedgerSpec, Sum
 from beam_batch.outputs.roll import TTL
 from beam_batch.outputs.workdir import WorkDir
 from tests.outputs.stage import Actor, Memory
-from tests.stores import reachable, s3_server
+from tests.stores import make_bucket, reachable, s3_server
 
 CAP = Sum(1000, 5000)
 
@@ -173,6 +173,7 @@ def test_workers_come_close_to_the_cap_and_agree_that_it_is_reached(seed: int) -
 
 def test_the_ledger_of_an_object_store_is_kept_over_sessions() -> None:
     with s3_server() as env, reachable(env):
+        make_bucket(env)
         work = WorkDir(f"s3://data/{uuid.uuid4().hex}", here="unused")
         spec = LedgerSpec(work, max_cost=1.0, max_tokens=100)
         first, second = spec.open(), spec.open()

@@ -284,7 +284,7 @@ def test_a_driver_waits_for_workers_and_asks_them_to_end(tmp_path: Path) -> None
     work = WorkDir(str(tmp_path))
     assert wait_for_workers(work, lambda: None)
     flag = StopFlag(work, "stop-0003")
-    work.write_manifest({"session": 3, "stops": [flag.name]})
+    work.write_manifest({"session": 3, "stop": flag.name})
     seat = SeatSpec(work, 3, 9).open()
     seat.step(0)
     waited: list[str] = []

@@ -16,7 +16,7 @@ from beam_batch.outputs.roll import BEAT, TTL
 from beam_batch.outputs.sharing import StoreHold, hold
 from beam_batch.outputs.workdir import StopFlag, WorkDir
 from tests.outputs.stage import Actor, Memory
-from tests.stores import reachable, s3_server
+from tests.stores import make_bucket, reachable, s3_server
 
 
 class Driver:
@@ -92,6 +92,7 @@ def test_a_dead_driver_s_hold_is_taken_over_and_a_living_one_s_is_not(
 
 def test_a_work_directory_is_held_wherever_it_is(tmp_path: Path) -> None:
     with s3_server() as env, reachable(env):
+        make_bucket(env)
         store = f"s3://data/{uuid.uuid4().hex}"
         for work in (WorkDir(str(tmp_path)), WorkDir(store, here=str(tmp_path))):
             held = hold(work)
