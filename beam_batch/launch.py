@@ -23,10 +23,10 @@ from beam_batch.errors import InputLost, OptionsError, RunStopped
 from beam_batch.options import ModelSpec, RunSpec
 from beam_batch.outputs.commit import commit
 from beam_batch.outputs.remote import Upload, check_dataset, publish, stage, traces_upload
-from beam_batch.outputs.sharing import wait_for_workers
+from beam_batch.outputs.sharing import Hold, hold, wait_for_workers
 from beam_batch.outputs.summary import Summary
-from beam_batch.outputs.workdir import FINISHED, Lock, WorkDir, default_work_dir
-from beam_batch.places import scheme_of, write_atomically
+from beam_batch.outputs.workdir import FINISHED, WorkDir, work_of
+from beam_batch.places import write_atomically
 from beam_batch.progress import Progress
 from beam_batch.providers import chosen_model, resolve_model
 from beam_batch.runners.base import why
@@ -44,10 +44,10 @@ def run(spec: RunSpec) -> Summary:
     started = time.time()
     spec = _resolved(spec)
     check(spec, os.environ)
-    work = _work_dir(spec)
+    work = work_of(spec.output.work_dir, spec.output.output)
     engine = make_engine(spec)
     fresh = work.claim()
-    lock = Lock(work)
+    held = _hold(work)
     try:
         with ending_on_sigterm():
             _wait_for_workers(work)
@@ -56,19 +56,22 @@ def run(spec: RunSpec) -> Summary:
             local = dataclasses.replace(spec, output=out)
             left_behind = at_work(work)
             session = open_session(local, work, spec.output.output, engine.workers)
+            held.stops(session.stop)
             uploads += traces_upload(spec.trace, session.commit.traces)
             note_left_behind(left_behind, work)
     except BaseException as error:  # nothing was sent
         if fresh:
             work.remove()
-        lock.release()
+        held.release()
+        if isinstance(error, OSError) and work.is_at_fault(error):
+            raise work.refused(error) from None
         if isinstance(error, InputLost):
             raise OptionsError(
                 f"--input {error}. Nothing was sent; look at the address and the network."
             ) from None
         raise
     try:
-        if not _execute(local, session, engine, spec):
+        if not _execute(local, session, engine, spec, held):
             return Summary(exit_code=0, data=describe(spec) | detached(session))
         data = describe(spec) | _count(session, started)
         _put_in_place(local, session, uploads, data)
@@ -79,15 +82,27 @@ def run(spec: RunSpec) -> Summary:
         if fresh:
             work.remove()
         raise
+    except OSError as error:
+        if not work.is_at_fault(error):
+            raise
+        raise RunStopped(
+            f"--work-dir {work.path} cannot be used any more ({error.strerror}). What it took is "
+            "there."
+        ) from None
     finally:
-        lock.release()
+        held.release()
 
 
-def _work_dir(spec: RunSpec) -> WorkDir:
-    path = spec.output.work_dir or default_work_dir(spec.output.output)
-    if scheme_of(path):
-        raise OptionsError(f"--work-dir {path}: name a folder; object stores cannot be used yet.")
-    return WorkDir(os.path.abspath(path))
+def _hold(work: WorkDir) -> Hold:
+    def say() -> None:
+        print("batch: waiting to see whether another run is at work", file=sys.stderr, flush=True)
+
+    try:
+        return hold(work, say)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            work.root.rmdir()
+        raise work.refused(error) from None
 
 
 def _resolved(spec: RunSpec) -> RunSpec:
@@ -118,7 +133,7 @@ def _wait_for_workers(work: WorkDir) -> None:
         )
 
 
-def _execute(spec: RunSpec, session: Session, engine: Engine, asked: RunSpec) -> bool:
+def _execute(spec: RunSpec, session: Session, engine: Engine, asked: RunSpec, held: Hold) -> bool:
     """Run to the commit; return False where the run is left to the provider meanwhile."""
     committed = True
     for note in session.plan.notes:
@@ -136,6 +151,7 @@ def _execute(spec: RunSpec, session: Session, engine: Engine, asked: RunSpec) ->
                 committed = run_batches(resolved, session, engine, asked)
             else:
                 engine.run(resolved, session)
+            held.keep()
             if committed and not session.stop.is_set():
                 commit(session.commit)
     except (RunStopped, OptionsError):

@@ -159,6 +159,7 @@ def _new_plan(
     work.create()
     manifest["kept"] = keep_answers(work, folder / PRIOR, plan, spec.source.id_field)
     if not work.is_folder:
+        (folder / PRIOR).unlink(missing_ok=True)
         plan = plan_from(stored, work.publish(folder))
     return plan, manifest
 

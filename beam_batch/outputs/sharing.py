@@ -71,12 +71,19 @@ class Hold(Protocol):
     def stops(self, flag: StopFlag) -> None:
         """Raise this flag should the hold be lost."""
 
+    def keep(self) -> None:
+        """Make sure that the directory is still held; where it is lost, the flag is raised.
+
+        Raises:
+            OSError: the place does not take it.
+        """
+
     def release(self) -> None:
         """Leave the directory to others."""
 
 
-def hold(work: WorkDir) -> Hold:
-    """Hold a work directory for one run.
+def hold(work: WorkDir, waiting: Callable[[], None]) -> Hold:
+    """Hold a work directory for one run; call `waiting` once if that takes time.
 
     Raises:
         OptionsError: another run is using it.
@@ -86,7 +93,7 @@ def hold(work: WorkDir) -> Hold:
     if place.is_folder:
         return FolderHold(work)
     found = StoreHold(place)
-    found.take(time.sleep)
+    found.take(waiting, time.sleep)
     found.start()
     return found
 
@@ -95,6 +102,9 @@ class FolderHold(Lock):
     """Held by a lock of the kernel, which frees it when the process dies and not before."""
 
     def stops(self, flag: StopFlag) -> None:
+        """Do nothing: it cannot be lost."""
+
+    def keep(self) -> None:
         """Do nothing: it cannot be lost."""
 
 
@@ -108,13 +118,13 @@ class StoreHold:
     def __init__(self, place: Place, clock: Clock = time.monotonic) -> None:
         self._place = place
         self._roll = Roll(place, LOCK, clock)
-        self._over = threading.Event()
+        self._over, self._one = threading.Event(), threading.Lock()
         self._is_lost = False
         self._flag: StopFlag | None = None
         self._thread = threading.Thread(target=self._keep, daemon=True)
 
-    def take(self, sleep: Callable[[float], None]) -> None:
-        """Take it, once all others have proved to be dead.
+    def take(self, waiting: Callable[[], None], sleep: Callable[[float], None]) -> None:
+        """Take it, once all others have proved to be dead; call `waiting` once if there are any.
 
         Raises:
             OptionsError: one of them lives.
@@ -128,6 +138,8 @@ class StoreHold:
                     f"--work-dir {self._place.uri}: another run is using it. Wait for it, or "
                     "choose another --work-dir."
                 )
+            waiting()
+            waiting = _nothing
             sleep(BEAT)
             self._roll.put({"sure": False})
             others = self._roll.others()
@@ -145,15 +157,18 @@ class StoreHold:
 
     def keep(self) -> None:
         """Say once more that its owner lives; where that came too late, it is lost."""
-        with contextlib.suppress(OSError):
-            self._roll.put({"sure": True})
-        self._is_lost = self._is_lost or self._roll.is_lost
-        if self._is_lost and self._flag is not None:
-            self._flag.set("the work directory could not be reached, so it may be another's", 1)
+        try:
+            with self._one:
+                self._roll.put({"sure": True})
+        finally:
+            self._is_lost = self._is_lost or self._roll.is_lost
+            if self._is_lost and self._flag is not None:
+                self._flag.set("the work directory could not be reached, so it may be another's", 1)
 
     def _keep(self) -> None:
         while not self._over.wait(BEAT):
-            self.keep()
+            with contextlib.suppress(OSError):
+                self.keep()
 
     def stops(self, flag: StopFlag) -> None:
         """Raise this flag should the hold be lost, or where it is lost already."""

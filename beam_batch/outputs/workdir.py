@@ -17,7 +17,7 @@ from typing import Any
 
 from beam_batch import jsonio
 from beam_batch.errors import InvalidJSON, OptionsError
-from beam_batch.places import Place, place_of
+from beam_batch.places import Folder, Place, place_of, scheme_of
 
 MANIFEST, COMMIT, FINISHED = "manifest.json", "commit.json", "finished"
 STORE_INTERVAL = 2.0
@@ -36,6 +36,20 @@ def default_work_dir(output: str) -> str:
         return f".{output.rstrip('/').rpartition('/')[2]}-{mark}.batch"
     path = Path(os.path.abspath(output))
     return str(path.parent / f".{path.name}.batch")
+
+
+def work_of(named: str | None, output: str) -> WorkDir:
+    """Return the work directory of a run, by its flag or by its output.
+
+    Where it is an object store, the driver's own folder is beside the output.
+    """
+    path = named or default_work_dir(output)
+    if not scheme_of(path):
+        return WorkDir(os.path.abspath(path))
+    path = path.rstrip("/")
+    mark = hashlib.blake2b(path.encode(), digest_size=4).hexdigest()
+    beside = default_work_dir(output).removesuffix(".batch")
+    return WorkDir(path, os.path.abspath(f"{beside}-{mark}.batch"))
 
 
 def settings_file(output: str) -> Path:
@@ -147,24 +161,37 @@ class WorkDir:
         Raises:
             OptionsError: it cannot be made, or holds something that no run of ours put there.
         """
-        fresh = not self.root.exists()
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            foreign = sorted(child.name for child in self.root.iterdir() if not _is_owned(child))
-            if not self.is_folder:
-                there = {item.name.partition("/")[0] for item in self.place.list("")}
-                fresh = not there
-                foreign += sorted(name for name in there if not _is_owned(Path(name)))
+            there, here = self.place.names(), Folder(str(self.root)).names()
+            fresh = not there and not (self.is_folder and self.root.exists())
+            foreign = sorted(name for name in there | here if not _is_owned(Path(name)))
+            if not foreign:
+                self.root.mkdir(parents=True, exist_ok=True)
+        except OptionsError as error:
+            raise OptionsError(f"--work-dir {error}") from None
         except OSError as error:
-            raise OptionsError(
-                f"--work-dir {self.path}: cannot be used ({error.strerror})."
-            ) from None
+            raise self.refused(error) from None
         if foreign:
             raise OptionsError(
                 f"--work-dir {self.path} is not a work directory: it holds {foreign[0]!r}. Name a "
                 "new or an empty one; its content is removed when a run is finished."
             )
         return fresh
+
+    def is_at_fault(self, error: BaseException) -> bool:
+        """Whether an error is that of the object store."""
+        is_its = isinstance(error, OSError) and error.filename == self.path
+        return is_its and not self.is_folder
+
+    def refused(self, error: OSError) -> OptionsError:
+        """Say why the directory cannot be used, and what can be done."""
+        remedy = " Look at the address, the credentials and the network."
+        if isinstance(error, PermissionError):
+            remedy = " The credentials must be allowed to list, read, write and delete there."
+        elif isinstance(error, FileNotFoundError):
+            remedy = " Make the bucket first, or name another."
+        remedy = remedy if self.is_at_fault(error) else ""
+        return OptionsError(f"--work-dir {self.path}: cannot be used ({error.strerror}).{remedy}")
 
     def new_plan(self) -> Path:
         """Make a folder of this machine for a plan and what it keeps."""
@@ -177,6 +204,7 @@ class WorkDir:
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 self.place.put_file(f"{folder.name}/{path.relative_to(folder)}", path)
+        shutil.rmtree(folder)
         return f"{self.place.uri}/{folder.name}"
 
     def clear(self, keep: Path | None = None) -> None:

@@ -11,13 +11,12 @@ from typing import IO, Any
 
 from beam_batch.errors import BatchError, OptionsError, first_line
 from beam_batch.places.base import Listed
-from beam_batch.places.remote import RemoteFile, filesystem_of, retried, scheme_of
+from beam_batch.places.remote import STORES, RemoteFile, filesystem_of, retried, scheme_of
 
 ATTEMPTS = 4
 """Times that a request of ours is made; the clients of the stores try again by themselves."""
 AT_ONCE = 500
 READ_AHEAD = 8 << 20
-STORES = ("s3", "gs", "gcs", "az", "abfs")
 
 
 class Store:
@@ -64,7 +63,16 @@ class Store:
             return []
         skip = len(self._root) + 1
         named = (Listed(path[skip:], int(info["size"])) for path, info in found.items())
-        return sorted(item for item in named if item.name.startswith(prefix))
+        return sorted(item for item in named if item.name and item.name.startswith(prefix))
+
+    def names(self) -> set[str]:
+        """List what is directly below the prefix, whatever else there may be."""
+        try:
+            found = self._asked(lambda: self._files.ls(self._root, detail=False))
+        except FileNotFoundError:
+            return set()
+        below = (str(path).rstrip("/")[len(self._root) + 1 :] for path in found)
+        return {name for name in below if name}  # the prefix itself may be an object
 
     def open(self, name: str) -> IO[bytes]:
         """Open an object; reads are ranges of 8 MiB."""
@@ -91,9 +99,15 @@ class Store:
     def _asked(self, call: Callable[[], Any]) -> Any:
         try:
             return retried(call, self.uri, ATTEMPTS)
-        except (OSError, OptionsError):
+        except OptionsError:
             raise
-        except BatchError as error:
-            raise OSError(errno.EIO, str(error), self.uri) from None
         except Exception as error:  # clients of object stores raise what they like
-            raise OSError(errno.EIO, first_line(error), self.uri) from None
+            reason = str(error) if isinstance(error, BatchError) else first_line(error)
+            raise OSError(_errno(error), reason, self.uri) from None
+
+
+def _errno(error: Exception) -> int:
+    """Return the number that makes an OSError of the same kind."""
+    if isinstance(error, FileNotFoundError):
+        return errno.ENOENT
+    return errno.EACCES if isinstance(error, PermissionError) else errno.EIO

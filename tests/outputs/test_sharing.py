@@ -33,7 +33,7 @@ class Driver:
 
     def _take(self) -> bool:
         try:
-            self.hold.take(lambda seconds: self.actor.rest())
+            self.hold.take(lambda: None, lambda seconds: self.actor.rest())
         except OptionsError:
             return False
         return True
@@ -95,13 +95,13 @@ def test_a_work_directory_is_held_wherever_it_is(tmp_path: Path) -> None:
         make_bucket(env)
         store = f"s3://data/{uuid.uuid4().hex}"
         for work in (WorkDir(str(tmp_path)), WorkDir(store, here=str(tmp_path))):
-            held = hold(work)
+            held = hold(work, lambda: None)
             held.stops(StopFlag(WorkDir(str(tmp_path)), "stop"))
             held.release()
-            hold(work).release()
-    held = hold(WorkDir(str(tmp_path)))
+            hold(work, lambda: None).release()
+    held = hold(WorkDir(str(tmp_path)), lambda: None)
     with pytest.raises(OptionsError, match="another run is using it"):
-        hold(WorkDir(str(tmp_path)))
+        hold(WorkDir(str(tmp_path)), lambda: None)
     held.release()
 
 
