@@ -50,6 +50,7 @@ def run(spec: RunSpec) -> Summary:
     held = _hold(work)
     try:
         with ending_on_sigterm():
+            work.root.mkdir(parents=True, exist_ok=True)
             _wait_for_workers(work)
             check_dataset(spec.trace)
             out, uploads = stage(spec.output, work)
@@ -100,8 +101,6 @@ def _hold(work: WorkDir) -> Hold:
     try:
         return hold(work, say)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            work.root.rmdir()
         raise work.refused(error) from None
 
 

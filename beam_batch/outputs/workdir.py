@@ -165,7 +165,7 @@ class WorkDir:
             there, here = self.place.names(), Folder(str(self.root)).names()
             fresh = not there and not (self.is_folder and self.root.exists())
             foreign = sorted(name for name in there | here if not _is_owned(Path(name)))
-            if not foreign:
+            if self.is_folder and not foreign:
                 self.root.mkdir(parents=True, exist_ok=True)
         except OptionsError as error:
             raise OptionsError(f"--work-dir {error}") from None

@@ -102,8 +102,8 @@ class Store:
         except OptionsError:
             raise
         except Exception as error:  # clients of object stores raise what they like
-            reason = str(error) if isinstance(error, BatchError) else first_line(error)
-            raise OSError(_errno(error), reason, self.uri) from None
+            said = error.__context__ if isinstance(error, BatchError) else error
+            raise OSError(_errno(error), first_line(said or error), self.uri) from None
 
 
 def _errno(error: Exception) -> int:
