@@ -157,13 +157,19 @@ class StoreHold:
 
     def keep(self) -> None:
         """Say once more that its owner lives; where that came too late, it is lost."""
+        reason = "for a while"
         try:
             with self._one:
                 self._roll.put({"sure": True})
+        except OSError as error:
+            reason = f"({error.strerror})"
+            raise
         finally:
             self._is_lost = self._is_lost or self._roll.is_lost
             if self._is_lost and self._flag is not None:
-                self._flag.set("the work directory could not be reached, so it may be another's", 1)
+                self._flag.set(
+                    f"the work directory could not be reached {reason}, so it may be another's", 1
+                )
 
     def _keep(self) -> None:
         while not self._over.wait(BEAT):

@@ -17,6 +17,8 @@ ATTEMPTS = 4
 """Times that a request of ours is made; the clients of the stores try again by themselves."""
 AT_ONCE = 500
 READ_AHEAD = 8 << 20
+_CLIENT = {"s3": {"config_kwargs": {"connect_timeout": 10, "read_timeout": 20}}}
+"""Settings of clients by scheme: seconds after which a silent store is asked again."""
 
 
 class Store:
@@ -33,7 +35,9 @@ class Store:
         if scheme_of(uri) not in STORES:
             raise OptionsError(f"{uri} is no object store; use s3://, gs:// or az://.")
         self.uri = uri.rstrip("/")
-        self._files = filesystem_of(self.uri, use_listings_cache=False)
+        self._files = filesystem_of(
+            self.uri, use_listings_cache=False, **_CLIENT.get(scheme_of(uri), {})
+        )
         self._root = str(self._files._strip_protocol(self.uri)).rstrip("/")
 
     def put(self, name: str, data: bytes) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.fakes import Answer, PayingServer, ScriptedServer
-from tests.stores import make_bucket, s3_server
+from tests.stores import make_bucket, relay, s3_server
 from tests.support import (
     ROOT,
     beam_batch,
@@ -197,11 +197,11 @@ def test_ctrl_c_drains_and_nothing_is_sent_twice(place: Place) -> None:
 def test_caps_hold_and_a_resumed_run_goes_on(place: Place) -> None:
     with PayingServer(1) as server:
         price = ("--price", "input=100,output=1000")
-        for cap in (0.5, 1.0):
+        for cap in (1.0, 2.0):
             done = place.run(server, "out.jsonl", "--resume", "--max-cost", str(cap), *price)
             assert done.returncode == 4, done.stderr
             assert f"--max-cost {cap:g}" in done.stderr
-            assert cap - 0.2 < server.paid_usd <= cap
+            assert cap - 0.6 < server.paid_usd <= cap
 
 
 def test_max_errors_stops_all_processes(place: Place) -> None:
@@ -351,8 +351,8 @@ def test_a_store_that_refuses_us_is_refused(place: Place) -> None:
 
 def test_a_store_that_goes_away_loses_nothing_that_it_has(place: Place) -> None:
     with ScriptedServer(delay=0.05) as server:
-        with s3_server() as other:  # both show the same buckets
-            env = place.reaching(server, AWS_ENDPOINT_URL=other["AWS_ENDPOINT_URL"])
+        with relay(place.env["AWS_ENDPOINT_URL"]) as url:
+            env = place.reaching(server, AWS_ENDPOINT_URL=url)
             process = start(*place.arguments("out.jsonl"), env=env)
             wait_until(lambda: server.requests >= 60, process)
         _, stderr = process.communicate(timeout=60)
