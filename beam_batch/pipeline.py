@@ -11,7 +11,7 @@ from beam_batch.calling.window import LINGER
 from beam_batch.options import RunSpec
 from beam_batch.outputs.commit import CommitSpec
 from beam_batch.outputs.recording import RecordSpec
-from beam_batch.outputs.workdir import StopFlag
+from beam_batch.outputs.stopping import StopFlag
 from beam_batch.prompts.template import image_fields, stable_prefix
 from beam_batch.records import Split
 from beam_batch.transforms.call_model import CallModel

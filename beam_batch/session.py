@@ -22,8 +22,9 @@ from beam_batch.manifest import fingerprint, plan_from, plan_to, refuse_changes
 from beam_batch.options import OutputSpec, RunSpec
 from beam_batch.outputs.commit import APPEND, REWRITE, CommitSpec
 from beam_batch.outputs.ledger import LedgerSpec, Sum, spent_by_sessions
+from beam_batch.outputs.stopping import StopFlag
 from beam_batch.outputs.trace_files import WORKER, TraceFolder, new_run_id
-from beam_batch.outputs.workdir import COMMIT, FINISHED, StopFlag, WorkDir, settings_file
+from beam_batch.outputs.workdir import COMMIT, FINISHED, WorkDir, settings_file
 from beam_batch.places import write_atomically
 
 PLAN, PRIOR = "plan.json", "prior.sqlite"

@@ -11,7 +11,7 @@ from beam_batch import jsonio
 from beam_batch.calling.gate import Dropped
 from beam_batch.calling.pricing import Pricer
 from beam_batch.outputs.ledger import AnyLedger, Balance, LedgerSpec, Sum
-from beam_batch.outputs.workdir import StopFlag
+from beam_batch.outputs.stopping import StopFlag
 from beam_batch.providers.base import Request, Usage
 
 FRAME_TOKENS = 256

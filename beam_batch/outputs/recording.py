@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from beam_batch.outputs.failures import failures_of
 from beam_batch.outputs.parts import KEPT, KEPT_SESSION, PartWriter, encode, start_of
 from beam_batch.outputs.segments import Segments
-from beam_batch.outputs.workdir import StopFlag, WorkDir
+from beam_batch.outputs.stopping import StopFlag
+from beam_batch.outputs.workdir import WorkDir
 from beam_batch.records import Outcome, Receipt
 
 ENOUGH = 500

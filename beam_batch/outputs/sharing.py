@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -11,7 +12,8 @@ from typing import Any, Protocol
 from beam_batch.errors import OptionsError
 from beam_batch.outputs.roll import BEAT, LOOK, Clock, Roll
 from beam_batch.outputs.seats import FOLDER
-from beam_batch.outputs.workdir import Lock, StopFlag, WorkDir
+from beam_batch.outputs.stopping import StopFlag
+from beam_batch.outputs.workdir import WorkDir
 from beam_batch.places import Place
 
 LOCK = "lock/"
@@ -98,14 +100,29 @@ def hold(work: WorkDir, waiting: Callable[[], None]) -> Hold:
     return found
 
 
-class FolderHold(Lock):
+class FolderHold:
     """Held by a lock of the kernel, which frees it when the process dies and not before."""
+
+    def __init__(self, work: WorkDir) -> None:
+        self._file = (work.root / "lock").open("a")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.close()
+            raise OptionsError(
+                f"--work-dir {work.path}: another run is using it. Wait for it, or choose another "
+                "--work-dir."
+            ) from None
 
     def stops(self, flag: StopFlag) -> None:
         """Do nothing: it cannot be lost."""
 
     def keep(self) -> None:
         """Do nothing: it cannot be lost."""
+
+    def release(self) -> None:
+        """Free the directory."""
+        self._file.close()
 
 
 class StoreHold:

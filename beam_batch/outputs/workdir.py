@@ -1,14 +1,12 @@
-"""The work directory: lock, manifest, stop flag, gauges and part files of one run."""
+"""The work directory: where everything of one run is, and what is ours to remove."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,11 +20,6 @@ from beam_batch.places import Folder, Place, place_of, scheme_of
 MANIFEST, COMMIT, FINISHED = "manifest.json", "commit.json", "finished"
 STORE_INTERVAL = 2.0
 """Seconds between two looks or notes of one worker in an object store."""
-
-_STOPPED_HERE: dict[str, tuple[str, int]] = {}
-"""Stop flags that this process has seen, with reason and exit code."""
-_NEXT_LOOK: dict[str, float] = {}
-"""When this process may look for a flag in an object store again, on its monotonic clock."""
 
 
 def default_work_dir(output: str) -> str:
@@ -238,81 +231,3 @@ class WorkDir:
 @functools.cache
 def _place(path: str) -> Place:
     return place_of(path)
-
-
-class Lock:
-    """Holds a work directory for one run; the kernel frees it when the process dies."""
-
-    def __init__(self, work: WorkDir) -> None:
-        self._file = (work.root / "lock").open("a")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._file.close()
-            raise OptionsError(
-                f"--work-dir {work.path}: another run is using it. Wait for it, or choose another "
-                "--work-dir."
-            ) from None
-
-    def release(self) -> None:
-        """Free the directory."""
-        self._file.close()
-
-
-@dataclass(frozen=True)
-class StopFlag:
-    """Says to every worker of a session that no further row is to be sent."""
-
-    work: WorkDir
-    name: str
-
-    def set(self, reason: str, exit_code: int) -> None:
-        """Raise the flag; the first reason stays."""
-        _STOPPED_HERE.setdefault(self._key, (reason, exit_code))
-        data = jsonio.dumps({"reason": reason, "exit_code": exit_code})
-        with contextlib.suppress(OSError):  # set already, or the disk is full: stopped all the same
-            if self.work.is_folder:
-                path = self.work.root / self.name
-                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-                with os.fdopen(fd, "wb") as file:
-                    file.write(data)
-            elif self.work.place.get(self.name) is None:
-                self.work.place.put(self.name, data)
-
-    def is_set(self) -> bool:
-        """Whether the run is to stop; in an object store, as it was two seconds ago."""
-        if self._key in _STOPPED_HERE:
-            return True
-        if self.work.is_folder:
-            is_there = os.path.exists(self.work.root / self.name)
-        else:
-            is_there = self._look()
-        if is_there:
-            _STOPPED_HERE.setdefault(self._key, ("stopped", 1))
-        return is_there
-
-    def is_set_here(self) -> bool:
-        """Whether this process has seen the flag; costs nothing."""
-        return self._key in _STOPPED_HERE
-
-    def read(self) -> tuple[str, int] | None:
-        """Return the reason and the exit code, or None."""
-        try:
-            data = jsonio.loads(self.work.place.get(self.name) or b"")
-        except (OSError, InvalidJSON):
-            return _STOPPED_HERE.get(self._key)
-        return data["reason"], data["exit_code"]
-
-    @property
-    def _key(self) -> str:
-        return f"{self.work.path}/{self.name}"
-
-    def _look(self) -> bool:
-        now = time.monotonic()
-        if now < _NEXT_LOOK.get(self._key, 0.0):
-            return False
-        _NEXT_LOOK[self._key] = now + STORE_INTERVAL
-        try:
-            return self.work.place.get(self.name) is not None
-        except OSError:  # who cannot write either will stop by that
-            return False

@@ -38,6 +38,7 @@ class Store:
         self._files = filesystem_of(
             self.uri, use_listings_cache=False, **_CLIENT.get(scheme_of(uri), {})
         )
+        self._is_down = False  # then a request is made once, until one is answered
         self._root = str(self._files._strip_protocol(self.uri)).rstrip("/")
 
     def put(self, name: str, data: bytes) -> None:
@@ -102,12 +103,15 @@ class Store:
 
     def _asked(self, call: Callable[[], Any]) -> Any:
         try:
-            return retried(call, self.uri, ATTEMPTS)
+            result = retried(call, self.uri, 1 if self._is_down else ATTEMPTS)
         except OptionsError:
             raise
         except Exception as error:  # clients of object stores raise what they like
+            self._is_down = isinstance(error, BatchError)
             said = error.__context__ if isinstance(error, BatchError) else error
             raise OSError(_errno(error), first_line(said or error), self.uri) from None
+        self._is_down = False
+        return result
 
 
 def _errno(error: Exception) -> int:

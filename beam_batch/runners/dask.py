@@ -19,7 +19,8 @@ from typing import Any
 
 from beam_batch.errors import OptionsError, first_line
 from beam_batch.options.engine import RunnerSpec
-from beam_batch.outputs.workdir import StopFlag, WorkDir
+from beam_batch.outputs.stopping import StopFlag
+from beam_batch.outputs.workdir import WorkDir
 from beam_batch.runners.base import PATIENCE, Opened, Setup, is_here, why
 
 ADDRESS, FILE = "--dask_client_address", "--dask_scheduler_file"

@@ -11,7 +11,7 @@ import apache_beam as beam
 from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 from apache_beam.utils.windowed_value import WindowedValue
 
-from beam_batch.outputs.workdir import StopFlag
+from beam_batch.outputs.stopping import StopFlag
 
 Build = Callable[[Any], object]
 """Adds steps to a collection."""

@@ -20,7 +20,8 @@ from beam_batch.outputs import roll, seats
 from beam_batch.outputs.ledger import LedgerSpec
 from beam_batch.outputs.recording import RecordSpec
 from beam_batch.outputs.seats import Seat
-from beam_batch.outputs.workdir import StopFlag, WorkDir
+from beam_batch.outputs.stopping import StopFlag
+from beam_batch.outputs.workdir import WorkDir
 from beam_batch.providers import resolve_model
 from beam_batch.records import Prompt, Row
 from tests.fakes import Answer, PayingServer, ScriptedServer

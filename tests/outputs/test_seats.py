@@ -17,7 +17,8 @@ from beam_batch.outputs import roll, sharing
 from beam_batch.outputs.roll import BEAT, TTL
 from beam_batch.outputs.seats import Seat, SeatSpec
 from beam_batch.outputs.sharing import wait_for_workers
-from beam_batch.outputs.workdir import StopFlag, WorkDir
+from beam_batch.outputs.stopping import StopFlag
+from beam_batch.outputs.workdir import WorkDir
 from beam_batch.places import place_of
 from tests.outputs.stage import Actor, Memory
 from tests.support import ROOT, environment
@@ -136,7 +137,8 @@ class World:
 WORKER = """
 import sys
 from beam_batch.outputs.seats import SeatSpec
-from beam_batch.outputs.workdir import StopFlag, WorkDir
+from beam_batch.outputs.stopping import StopFlag
+from beam_batch.outputs.workdir import WorkDir
 seat = SeatSpec(WorkDir(sys.argv[1]), 1, 9).open()
 for line in sys.stdin:
     print(seat.step(int(line)), flush=True)

@@ -14,7 +14,8 @@ from beam_batch.errors import OptionsError
 from beam_batch.outputs.failures import Failures
 from beam_batch.outputs.roll import BEAT, TTL
 from beam_batch.outputs.sharing import StoreHold, hold
-from beam_batch.outputs.workdir import StopFlag, WorkDir
+from beam_batch.outputs.stopping import StopFlag
+from beam_batch.outputs.workdir import WorkDir
 from tests.outputs.stage import Actor, Memory
 from tests.stores import make_bucket, reachable, s3_server
 
