@@ -71,7 +71,9 @@ class Recorder:
         """
         try:
             if self._segments is not None:
-                self._add(self._segments, outcome, kind)
+                written = self._add(self._segments, outcome, kind)
+                if self._segments.is_behind:
+                    written.result()
             else:
                 self._writer(kind).append(outcome)
         except OSError as error:
