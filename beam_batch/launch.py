@@ -51,7 +51,7 @@ def run(spec: RunSpec) -> Summary:
     try:
         with ending_on_sigterm():
             work.root.mkdir(parents=True, exist_ok=True)
-            _wait_for_workers(work)
+            _wait_for_workers(work, held)
             check_dataset(spec.trace)
             out, uploads = stage(spec.output, work)
             local = dataclasses.replace(spec, output=out)
@@ -64,13 +64,7 @@ def run(spec: RunSpec) -> Summary:
         if fresh:
             work.remove()
         held.release()
-        if isinstance(error, OSError) and work.is_at_fault(error):
-            raise work.refused(error) from None
-        if isinstance(error, InputLost):
-            raise OptionsError(
-                f"--input {error}. Nothing was sent; look at the address and the network."
-            ) from None
-        raise
+        raise _early(work, error) from None
     try:
         if not _execute(local, session, engine, spec, held):
             return Summary(exit_code=0, data=describe(spec) | detached(session))
@@ -84,14 +78,29 @@ def run(spec: RunSpec) -> Summary:
             work.remove()
         raise
     except OSError as error:
-        if not work.is_at_fault(error):
-            raise
-        raise RunStopped(
-            f"--work-dir {work.path} cannot be used any more ({error.strerror}). What it took is "
-            "there."
-        ) from None
+        raise _late(work, error) from None
     finally:
         held.release()
+
+
+def _early(work: WorkDir, error: BaseException) -> BaseException:
+    """Return what to raise where nothing was sent."""
+    if isinstance(error, OSError) and work.is_at_fault(error):
+        return work.refused(error)
+    if isinstance(error, InputLost):
+        return OptionsError(
+            f"--input {error}. Nothing was sent; look at the address and the network."
+        )
+    return error
+
+
+def _late(work: WorkDir, error: OSError) -> Exception:
+    """Return what to raise where a file, or the store, cannot be used after rows were answered."""
+    if not work.is_at_fault(error):
+        return error
+    return RunStopped(
+        f"--work-dir {work.path} cannot be used any more ({error.strerror}). What it took is there."
+    )
 
 
 def _hold(work: WorkDir) -> Hold:
@@ -121,11 +130,11 @@ def _resolved(spec: RunSpec) -> RunSpec:
     return spec
 
 
-def _wait_for_workers(work: WorkDir) -> None:
+def _wait_for_workers(work: WorkDir, held: Hold) -> None:
     def say() -> None:
         print("batch: waiting for workers of the earlier session", file=sys.stderr, flush=True)
 
-    if not wait_for_workers(work, say):
+    if not wait_for_workers(work, say, held.workers):
         raise OptionsError(
             f"--work-dir {work.path}: worker processes of an earlier session are still at work. "
             "Wait until they have ended, or end them."
@@ -152,7 +161,7 @@ def _execute(spec: RunSpec, session: Session, engine: Engine, asked: RunSpec, he
                 engine.run(resolved, session)
             held.keep()
             if committed and not session.stop.is_set():
-                commit(session.commit)
+                _commit(session)
     except (RunStopped, OptionsError):
         raise
     except Exception as error:
@@ -162,6 +171,16 @@ def _execute(spec: RunSpec, session: Session, engine: Engine, asked: RunSpec, he
         reason, code = stopped
         raise RunStopped(f"{reason}. Finished rows are kept in {session.work.path}.", code)
     return committed
+
+
+def _commit(session: Session) -> None:
+    """Commit; once more where a worker that nobody waits for has just put segments together."""
+    try:
+        commit(session.commit)
+    except FileNotFoundError as error:
+        if not session.work.is_at_fault(error):
+            raise
+        commit(session.commit)
 
 
 def _explain(session: Session, error: Exception) -> None:

@@ -72,12 +72,20 @@ class Budget:
         balance = self._ledger.reserve(worst)
         if balance is None or not self._ledger.waits:
             return balance
+        asked = asyncio.get_running_loop().run_in_executor(None, self._ledger.refill, worst)
         try:
-            await asyncio.to_thread(self._ledger.refill, worst)
+            return await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            asked.add_done_callback(lambda done: self._give_back(done, worst))
+            raise
         except OSError as error:  # nobody knows what may still be spent
             self._place.stop.set(f"cannot reach the ledger: {error.strerror}", 1)
             raise Dropped from None
-        return self._ledger.reserve(worst)
+
+    def _give_back(self, asked: asyncio.Future[Balance | None], worst: Sum) -> None:
+        """Release what was set aside for a row that waits no more."""
+        if not asked.cancelled() and asked.exception() is None and asked.result() is None:
+            self.release(worst)
 
     def settle(self, worst: Sum, usage: Usage | None, usd: float | None) -> None:
         """Settle an answered request; what the provider does not say counts at its worst."""
@@ -108,7 +116,8 @@ class Budget:
 
     def _stop(self, worst: Sum, spent: Sum) -> None:
         spec = self._place.ledger
-        if spec.max_cost is not None and spent.usd + worst.usd > spec.max_cost:
+        is_money = spec.max_cost is not None and spent.usd + worst.usd > spec.max_cost
+        if spec.max_cost is not None and (is_money or spec.max_tokens is None):
             reason = (
                 f"stopped by --max-cost {spec.max_cost:g}: {spent.usd:.4f} USD are spent, and the "
                 f"next request may cost {worst.usd:.4f}"

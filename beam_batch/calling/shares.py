@@ -86,8 +86,11 @@ def total_of(limits: GateSpec) -> int:
 
 
 def open_share(spec: WindowSpec) -> Share | None:
-    """Take a seat, unless there is nobody to divide with."""
-    if spec.record is None or spec.alone:
+    """Take a seat, unless there is nobody to divide with.
+
+    In a store there may be: a worker that was held up for long, while another session began.
+    """
+    if spec.record is None or (spec.alone and spec.record.work.is_folder):
         return None
     limits = whole(spec)
     share = Share(limits, SeatSpec(spec.record.work, spec.record.session, total_of(limits)).open())

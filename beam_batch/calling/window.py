@@ -168,12 +168,14 @@ class Window:
             return
         while True:
             await asyncio.sleep(share.seconds if share is not None else BEAT)
-            waits: list[Callable[[], object]] = [budget.renew for budget in budgets]
-            waits.append(record.count_failures)
+            waits: list[Callable[[], object]] = [record.stop.is_set, record.count_failures]
+            waits += [budget.renew for budget in budgets]
             if share is not None:
                 rows = len(self._tasks) + len(self._inbox)
                 waits.append(partial(share.step, self._answerer.most_in_flight, rows))
             await self._loop.run_in_executor(self._beat, _call_all, waits)
+            if record.stop.is_set_here():
+                self._stop()
             if share is not None:
                 self._answerer.resize(share.limits)
                 self._slots.resize(*_room(share.limits))

@@ -67,8 +67,10 @@ class Allowance:
             self._spent = _plus(self._spent, actual)
             self._reserved = _minus(self._reserved, worst)
 
-    def refill(self, worst: Sum) -> None:
-        """Ask for an allowance that such a request fits into; else leave to others what is idle.
+    def refill(self, worst: Sum) -> Balance | None:
+        """Set a worst case aside, once an allowance is there that it fits into.
+
+        Else what is idle is left to others.
 
         Raises:
             OSError: the place cannot be used.
@@ -76,6 +78,7 @@ class Allowance:
         with self._at_place:
             while self._claim_more(worst):
                 pass
+            return self.reserve(worst)  # before anybody gives back what is not used
 
     def renew(self) -> None:
         """Publish what was spent; leave to others what was not asked for since the last time."""

@@ -80,8 +80,8 @@ class AnyLedger(Protocol):
     def settle(self, worst: Sum, actual: Sum) -> None:
         """Replace what was set aside for a request by what it has cost."""
 
-    def refill(self, worst: Sum) -> None:
-        """Try to get room for such a request."""
+    def refill(self, worst: Sum) -> Balance | None:
+        """Set a worst case aside like `reserve`, in room that is got for it."""
 
     def renew(self) -> None:
         """Tell others what was spent; to be called every few seconds."""
@@ -136,8 +136,9 @@ class Ledger:
         finally:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
-    def refill(self, worst: Sum) -> None:
-        """Do nothing: there is no room but what all see."""
+    def refill(self, worst: Sum) -> Balance | None:
+        """Reserve: there is no room but what all see."""
+        return self.reserve(worst)
 
     def renew(self) -> None:
         """Do nothing: all see the same file."""

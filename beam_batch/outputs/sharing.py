@@ -26,19 +26,21 @@ Values = Mapping[str, Any]
 def wait_for_workers(
     work: WorkDir,
     waiting: Callable[[], None],
+    roll: Roll | None = None,
     clock: Clock = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
     """Wait until no worker of an earlier session is left; call `waiting` once if that takes time.
 
     Those that outlive their driver are told to drain: an engine elsewhere goes on without it.
-    Returns False where some are left after a minute.
+    Returns False where some are left after a minute. The roll is that of a hold, which knows
+    already who has not changed for long.
 
     Raises:
         OSError: the place cannot be used.
     """
     _stop_earlier(work)
-    return wait(work.place, waiting, clock, sleep)
+    return wait(work.place, waiting, clock, sleep, roll)
 
 
 def _stop_earlier(work: WorkDir) -> None:
@@ -49,10 +51,14 @@ def _stop_earlier(work: WorkDir) -> None:
 
 
 def wait(
-    place: Place, waiting: Callable[[], None], clock: Clock, sleep: Callable[[float], None]
+    place: Place,
+    waiting: Callable[[], None],
+    clock: Clock,
+    sleep: Callable[[float], None],
+    roll: Roll | None = None,
 ) -> bool:
     """Wait as above, in a place."""
-    roll = Roll(place, FOLDER, clock)
+    roll = roll or Roll(place, FOLDER, clock)
     end = clock() + PATIENCE
     while roll.others():
         if clock() > end:
@@ -68,7 +74,13 @@ def _nothing() -> None:
 
 
 class Hold(Protocol):
-    """A work directory that is one driver's."""
+    """A work directory that is one driver's.
+
+    Attributes:
+        workers: those of all sessions, as far as they were looked at while this was taken.
+    """
+
+    workers: Roll | None
 
     def stops(self, flag: StopFlag) -> None:
         """Raise this flag should the hold be lost."""
@@ -104,6 +116,7 @@ class FolderHold:
     """Held by a lock of the kernel, which frees it when the process dies and not before."""
 
     def __init__(self, work: WorkDir) -> None:
+        self.workers: Roll | None = None
         self._file = (work.root / "lock").open("a")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -135,6 +148,7 @@ class StoreHold:
     def __init__(self, place: Place, clock: Clock = time.monotonic) -> None:
         self._place = place
         self._roll = Roll(place, LOCK, clock)
+        self.workers: Roll | None = Roll(place, FOLDER, clock)
         self._over, self._one = threading.Event(), threading.Lock()
         self._is_lost = False
         self._flag: StopFlag | None = None
@@ -157,6 +171,8 @@ class StoreHold:
                 )
             waiting()
             waiting = _nothing
+            if self.workers is not None:
+                self.workers.look()
             sleep(BEAT)
             self._roll.put({"sure": False})
             others = self._roll.others()

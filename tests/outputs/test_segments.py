@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from beam_batch.outputs import segments
-from beam_batch.outputs.recording import RecordSpec, Recorder
+from beam_batch.outputs.recording import Recorder, RecordSpec
 from beam_batch.outputs.segments import Segments, whole_files
 from beam_batch.outputs.stopping import StopFlag
 from beam_batch.outputs.workdir import WorkDir
