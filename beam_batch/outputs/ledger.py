@@ -68,7 +68,7 @@ class AnyLedger(Protocol):
     """Sets sums aside, and settles them.
 
     Attributes:
-        waits: whether `reserve` may have no room though the run has, until `refill` gets some.
+        waits: whether `reserve` may have no room though the run has, which `refill` gets.
             What is not `reserve` or `settle` then waits for the place.
     """
 

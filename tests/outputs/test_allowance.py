@@ -44,8 +44,12 @@ class Worker:
             self.sent.append(worst)
             return True
         if not self.actor.is_busy:
-            self.actor.call(lambda: self.ledger.refill(worst))
+            self.actor.call(lambda: self._refill(worst))
         return False
+
+    def _refill(self, worst: Sum) -> None:
+        if self.ledger.refill(worst) is None:
+            self.sent.append(worst)
 
     def end(self) -> None:
         """Have a request answered, or lost, or refused."""
@@ -161,8 +165,7 @@ def test_workers_come_close_to_the_cap_and_agree_that_it_is_reached(seed: int) -
         balance = worker.ledger.reserve(worst)
         if balance is not None:
             worker.actor.call(lambda ledger=worker.ledger: ledger.refill(worst))
-            worker.actor.finish()
-            balance = worker.ledger.reserve(worst)
+            balance = worker.actor.finish()
         if balance is None:
             worker.sent.append(worst)
         elif balance.reserved == Sum(0, 0):
@@ -178,19 +181,32 @@ def test_the_ledger_of_an_object_store_is_kept_over_sessions() -> None:
         spec = LedgerSpec(work, max_cost=1.0, max_tokens=100)
         first, second = spec.open(), spec.open()
         assert first.reserve(Sum.of(0.1, 10)) is not None
-        first.refill(Sum.of(0.1, 10))
-        assert first.reserve(Sum.of(0.1, 10)) is None
-        second.refill(Sum.of(0.8, 80))
-        assert second.reserve(Sum.of(0.8, 80)) is not None  # the first has set more aside
+        assert first.refill(Sum.of(0.1, 10)) is None
+        assert second.refill(Sum.of(0.8, 80)) is not None  # the first has set more aside
         first.settle(Sum.of(0.1, 10), Sum.of(0.05, 5))
         first.close()
-        second.refill(Sum.of(0.8, 80))
-        assert second.reserve(Sum.of(0.8, 80)) is None
+        assert second.refill(Sum.of(0.8, 80)) is None
         driver = LedgerSpec(work).open()
         driver.charge_reserved()  # the second was killed
         driver.close()
         third = spec.open()
-        third.refill(Sum.of(0.9, 1))
-        balance = third.reserve(Sum.of(0.9, 1))
+        balance = third.refill(Sum.of(0.9, 1))
         assert balance is not None
         assert balance.spent.usd >= 0.85
+
+
+def test_what_was_got_for_a_request_is_not_given_back_before_it_is_sent() -> None:
+    """However often the worker says meanwhile what it has spent."""
+    memory = Memory()
+    actor = Actor(memory, lambda: 0.0)
+    ledger = Allowance(actor, (CAP.nano_usd, CAP.tokens), actor.clock)
+    worst = Sum(900, 900)
+    for _ in range(2):
+        actor.call(lambda: ledger.refill(worst))
+        balance = actor.finish()
+        for _ in range(3):
+            actor.call(ledger.renew)
+            actor.finish()
+    assert balance is not None
+    assert balance.reserved.nano_usd >= worst.nano_usd
+    actor.kill()
