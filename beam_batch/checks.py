@@ -17,7 +17,7 @@ from beam_batch.errors import OptionsError
 from beam_batch.hubname import parse_hub_name
 from beam_batch.options import ModelSpec, PromptSpec, RunSpec
 from beam_batch.outputs.remote import is_remote, store_of
-from beam_batch.outputs.workdir import default_work_dir
+from beam_batch.outputs.workdir import work_of
 from beam_batch.prompts.template import image_fields
 from beam_batch.providers import make_provider, needs_key, output_bound, read_key
 from beam_batch.reuse.making import check_cache
@@ -46,8 +46,9 @@ def check(spec: RunSpec, env: Mapping[str, str]) -> None:
     _check_crew(spec, env, on_this_machine)
     _check_repair(spec)
     _check_budget(spec)
-    work = spec.output.work_dir or default_work_dir(spec.output.output)
-    check_cache(spec.reuse, work)  # last, for it makes the folder
+    check_cache(
+        spec.reuse, work_of(spec.output.work_dir, spec.output.output).path
+    )  # last, for it makes the folder
 
 
 def check_key(
@@ -69,6 +70,11 @@ def _check_batch_alone(spec: RunSpec) -> None:
     """Refuse what only requests that are sent one by one can do."""
     if not spec.batch.is_batch:
         return
+    if not work_of(spec.output.work_dir, spec.output.output).is_folder:
+        raise OptionsError(
+            f"--work-dir {spec.output.work_dir}: --backend batch keeps its journal in a folder; "
+            "name one."
+        )
     online = {
         "--reask": spec.repair.reask,
         "--fallback-model": spec.repair.fallback,
@@ -208,7 +214,8 @@ def _check_paths(spec: RunSpec) -> None:
             _check_remote(flag, path)
             continue
         _check_target(flag, path, directory=flag == "--output" and spec.output.is_directory)
-    work = os.path.realpath(spec.output.work_dir or default_work_dir(spec.output.output))
+    place = work_of(spec.output.work_dir, spec.output.output)
+    work = os.path.realpath(place.root)
     if not Path(work).name.startswith("."):  # folders of hidden names are no input
         _refuse_in_input("--work-dir", work, _input_paths(spec))
     for flag, path in [*reads, *writes]:
@@ -216,6 +223,10 @@ def _check_paths(spec: RunSpec) -> None:
         if real == work or real.startswith(work + os.sep):
             raise OptionsError(
                 f"{flag} {path} is inside --work-dir {work}, which is removed at the end."
+            )
+        if not place.is_folder and path.startswith(f"{place.path}/"):
+            raise OptionsError(
+                f"{flag} {path} is inside --work-dir {place.path}, which is removed at the end."
             )
 
 

@@ -18,8 +18,9 @@ from beam_batch.options.agents import TRACE_MANIFEST
 from beam_batch.outputs import envelope, parts, prior
 from beam_batch.outputs.commit import APPEND, NEW, REWRITE, shards_in
 from beam_batch.outputs.recording import RecordSpec
+from beam_batch.outputs.stopping import StopFlag
 from beam_batch.outputs.trace_files import has_traces
-from beam_batch.outputs.workdir import StopFlag, WorkDir, settings_file
+from beam_batch.outputs.workdir import WorkDir, settings_file
 from beam_batch.records import Row
 
 

@@ -30,9 +30,9 @@ from beam_batch.outputs.remote import (
     store_of,
     traces_upload,
 )
-from beam_batch.outputs.sharing import wait_for_workers
+from beam_batch.outputs.sharing import Hold, hold, wait_for_workers
 from beam_batch.outputs.summary import Summary
-from beam_batch.outputs.workdir import FINISHED, Lock, WorkDir, default_work_dir
+from beam_batch.outputs.workdir import FINISHED, WorkDir, work_of
 from beam_batch.places import scheme_of, write_atomically
 from beam_batch.progress import Progress
 from beam_batch.providers import chosen_model, resolve_model
@@ -51,31 +51,29 @@ def run(spec: RunSpec) -> Summary:
     started = time.time()
     spec = _resolved(spec)
     check(spec, os.environ)
-    work = _work_dir(spec)
+    work = work_of(spec.output.work_dir, spec.output.output)
     engine = make_engine(spec)
     fresh = work.claim()
-    lock = Lock(work)
+    held = _hold(work)
     try:
         with ending_on_sigterm():
-            _wait_for_workers(work)
+            work.root.mkdir(parents=True, exist_ok=True)
+            _wait_for_workers(work, held)
             check_dataset(spec.trace)
             out, uploads = stage(spec.output, work)
             local = dataclasses.replace(spec, output=out)
             left_behind = at_work(work)
             session = open_session(local, work, spec.output.output, engine.slots)
+            held.stops(session.stop)
             uploads += traces_upload(spec.trace, session.commit.traces)
             note_left_behind(left_behind, work)
     except BaseException as error:  # nothing was sent
         if fresh:
             work.remove()
-        lock.release()
-        if isinstance(error, InputLost):
-            raise OptionsError(
-                f"--input {error}. Nothing was sent; look at the address and the network."
-            ) from None
-        raise
+        held.release()
+        raise _early(work, error) from None
     try:
-        if not _execute(local, session, engine, spec):
+        if not _execute(local, session, engine, spec, held):
             return Summary(exit_code=0, data=describe(spec) | detached(session))
         data = describe(spec) | _count(session, started)
         _put_in_place(local, session, uploads, data)
@@ -86,15 +84,40 @@ def run(spec: RunSpec) -> Summary:
         if fresh:
             work.remove()
         raise
+    except OSError as error:
+        raise _late(work, error) from None
     finally:
-        lock.release()
+        held.release()
 
 
-def _work_dir(spec: RunSpec) -> WorkDir:
-    path = spec.output.work_dir or default_work_dir(spec.output.output)
-    if scheme_of(path):
-        raise OptionsError(f"--work-dir {path}: name a folder; object stores cannot be used yet.")
-    return WorkDir(os.path.abspath(path))
+def _early(work: WorkDir, error: BaseException) -> BaseException:
+    """Return what to raise where nothing was sent."""
+    if isinstance(error, OSError) and work.is_at_fault(error):
+        return work.refused(error)
+    if isinstance(error, InputLost):
+        return OptionsError(
+            f"--input {error}. Nothing was sent; look at the address and the network."
+        )
+    return error
+
+
+def _late(work: WorkDir, error: OSError) -> Exception:
+    """Return what to raise where a file, or the store, cannot be used after rows were answered."""
+    if not work.is_at_fault(error):
+        return error
+    return RunStopped(
+        f"--work-dir {work.path} cannot be used any more ({error.strerror}). What it took is there."
+    )
+
+
+def _hold(work: WorkDir) -> Hold:
+    def say() -> None:
+        print("batch: waiting to see whether another run is at work", file=sys.stderr, flush=True)
+
+    try:
+        return hold(work, say)
+    except OSError as error:
+        raise work.refused(error) from None
 
 
 def _resolved(spec: RunSpec) -> RunSpec:
@@ -114,18 +137,18 @@ def _resolved(spec: RunSpec) -> RunSpec:
     return spec
 
 
-def _wait_for_workers(work: WorkDir) -> None:
+def _wait_for_workers(work: WorkDir, held: Hold) -> None:
     def say() -> None:
         print("batch: waiting for workers of the earlier session", file=sys.stderr, flush=True)
 
-    if not wait_for_workers(work, say):
+    if not wait_for_workers(work, say, held.workers):
         raise OptionsError(
             f"--work-dir {work.path}: worker processes of an earlier session are still at work. "
             "Wait until they have ended, or end them."
         )
 
 
-def _execute(spec: RunSpec, session: Session, engine: Engine, asked: RunSpec) -> bool:
+def _execute(spec: RunSpec, session: Session, engine: Engine, asked: RunSpec, held: Hold) -> bool:
     """Run to the commit; return False where the run is left to the provider meanwhile."""
     committed = True
     for note in session.plan.notes:
@@ -143,8 +166,9 @@ def _execute(spec: RunSpec, session: Session, engine: Engine, asked: RunSpec) ->
                 committed = run_batches(resolved, session, engine, asked)
             else:
                 engine.run(resolved, session)
+            held.keep()
             if committed and not session.stop.is_set():
-                commit(session.commit)
+                _commit(session)
     except (RunStopped, OptionsError):
         raise
     except Exception as error:
@@ -154,6 +178,16 @@ def _execute(spec: RunSpec, session: Session, engine: Engine, asked: RunSpec) ->
         reason, code = stopped
         raise RunStopped(f"{reason}. Finished rows are kept in {session.work.path}.", code)
     return committed
+
+
+def _commit(session: Session) -> None:
+    """Commit; once more where a worker that nobody waits for has just put segments together."""
+    try:
+        commit(session.commit)
+    except FileNotFoundError as error:
+        if not session.work.is_at_fault(error):
+            raise
+        commit(session.commit)
 
 
 def _explain(session: Session, error: Exception) -> None:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 
+from beam_batch.calling.holding import LINGER
 from beam_batch.calling.setup import WindowSpec
-from beam_batch.calling.window import LINGER
 from beam_batch.options import ModelSpec, RunSpec
 from beam_batch.outputs.commit import CommitSpec
 from beam_batch.outputs.recording import RecordSpec
-from beam_batch.outputs.workdir import StopFlag
+from beam_batch.outputs.stopping import StopFlag
 from beam_batch.prompts.template import image_fields, stable_prefix
 from beam_batch.records import Split
 from beam_batch.transforms.call_model import CallModel

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
+import time
 from types import TracebackType
 from typing import Any
 
 from beam_batch.options import ProgressSpec
 from beam_batch.outputs.gauges import read_gauges
-from beam_batch.outputs.workdir import WorkDir
+from beam_batch.outputs.workdir import STORE_INTERVAL, WorkDir
 
 INTERVAL = 0.25
 
@@ -26,6 +28,8 @@ class Progress:
         self._rows = rows
         self._kept = kept
         self._end = threading.Event()
+        self._gauges: dict[str, Any] = {}
+        self._due = 0.0
         self._live = sys.stderr.isatty() and spec.every is None
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
@@ -54,7 +58,12 @@ class Progress:
 
     def _counts(self) -> tuple[int, int, int, int, float]:
         """Return processed, failed, kept and in-flight numbers, and US dollars."""
-        gauges = read_gauges(self._work, self._session)
+        now = time.monotonic()
+        if self._work.is_folder or now >= self._due or self._end.is_set():
+            self._due = now + STORE_INTERVAL
+            with contextlib.suppress(OSError):  # numbers are not worth a run
+                self._gauges = read_gauges(self._work, self._session)
+        gauges = self._gauges
         failed = gauges.get("failed", 0) + gauges.get("unrenderable", 0)
         done = gauges.get("ok", 0) + failed
         return (

@@ -23,8 +23,9 @@ from beam_batch.manifest import fingerprint, plan_from, plan_to, refuse_changes
 from beam_batch.options import OutputSpec, RunSpec
 from beam_batch.outputs.commit import APPEND, REWRITE, CommitSpec
 from beam_batch.outputs.ledger import LedgerSpec, Sum, spent_by_sessions
+from beam_batch.outputs.stopping import StopFlag
 from beam_batch.outputs.trace_files import WORKER, TraceFolder, new_run_id
-from beam_batch.outputs.workdir import COMMIT, FINISHED, StopFlag, WorkDir, settings_file
+from beam_batch.outputs.workdir import COMMIT, FINISHED, WorkDir, settings_file
 from beam_batch.places import write_atomically
 
 PLAN, PRIOR = "plan.json", "prior.sqlite"
@@ -176,6 +177,7 @@ def _new_plan(
     work.create()
     manifest["kept"] = keep_answers(work, folder / PRIOR, plan, spec.source.id_field)
     if not work.is_folder:
+        (folder / PRIOR).unlink(missing_ok=True)
         plan = plan_from(stored, work.publish(folder))
     return plan, manifest
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from beam_batch.outputs.workdir import StopFlag
+from beam_batch.outputs.stopping import StopFlag
 
 
 @contextlib.contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -39,7 +42,7 @@ def make_bucket(env: dict[str, str]) -> None:
         secret=env["AWS_SECRET_ACCESS_KEY"],
         endpoint_url=env["AWS_ENDPOINT_URL"],
         skip_instance_cache=True,
-    ).mkdir("data")
+    ).makedirs("data", exist_ok=True)  # all servers of a process share their buckets
 
 
 @contextmanager
@@ -55,3 +58,36 @@ def reachable(env: dict[str, str]) -> Iterator[None]:
             yield
         finally:
             s3fs.S3FileSystem.clear_instance_cache()
+
+
+@contextmanager
+def relay(url: str) -> Iterator[str]:
+    """Pass connections on to a server, under another address; at the end all of them break."""
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    listening = socket.create_server(("127.0.0.1", 0))
+    ends: list[socket.socket] = [listening]
+
+    def copy(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near = listening.accept()[0]
+                far = socket.create_connection((host, int(port)))
+                ends.extend((near, far))
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=copy, args=pair, daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        for end in ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()

@@ -27,7 +27,7 @@ from beam_batch.options import (
     SourceSpec,
 )
 from beam_batch.outputs.workdir import WorkDir, default_work_dir
-from beam_batch.places import write_atomically
+from beam_batch.places import STORES, scheme_of, write_atomically
 
 _SPECS: dict[str, Any] = {
     "source": SourceSpec, "output": OutputSpec, "model": ModelSpec, "prompt": PromptSpec,
@@ -90,6 +90,8 @@ def find_work(named: str) -> WorkDir:
     Raises:
         OptionsError: no batch run is there.
     """
+    if scheme_of(named) in STORES:
+        raise OptionsError(f"{named}: batches are kept in folders only; name one, or the output.")
     if work := has_batches(named):
         return work
     raise OptionsError(

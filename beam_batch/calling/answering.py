@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from beam_batch.calling.budget import Budget
 from beam_batch.calling.caller import Caller
-from beam_batch.calling.gate import Gate
+from beam_batch.calling.gate import Gate, GateSpec
 from beam_batch.calling.trail import Trail
 from beam_batch.errors import RowError, TimedOut
 from beam_batch.outputs import envelope
@@ -129,6 +130,22 @@ class Answerer:
     def in_flight(self) -> int:
         """Requests in flight."""
         return sum(gate.in_flight for gate in self._gates)
+
+    @property
+    def most_in_flight(self) -> int:
+        """Requests in flight to the model that has most of them: limits hold for each."""
+        return max((gate.in_flight for gate in self._gates), default=0)
+
+    @property
+    def budgets(self) -> list[Budget]:
+        """What sets money aside, each once."""
+        budgets = (caller.budget for caller in self._worker.callers)
+        return list({budget for budget in budgets if budget is not None})
+
+    def resize(self, limits: GateSpec) -> None:
+        """Take another part of the limits."""
+        for gate in self._gates:
+            gate.resize(limits)
 
     def stop(self, error: BaseException | None = None) -> None:
         """Send nothing more; who waits gets the error, or is Dropped."""

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 from dataclasses import dataclass
 
 from beam_batch import jsonio
 from beam_batch.calling.gate import Dropped
 from beam_batch.calling.pricing import Pricer
-from beam_batch.outputs.ledger import Ledger, LedgerSpec, Sum
-from beam_batch.outputs.workdir import StopFlag
+from beam_batch.outputs.ledger import AnyLedger, Balance, LedgerSpec, Sum
+from beam_batch.outputs.stopping import StopFlag
 from beam_batch.providers.base import Request, Usage
 
 FRAME_TOKENS = 256
 """Tokens that a provider may add around a request's own text."""
 IMAGE_TOKENS = 50_000
 """Tokens that an image may cost at most."""
-_PAUSE = 0.05
+_PAUSE, _LONG_PAUSE = 0.05, 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ class Budget:
     def __init__(self, place: BudgetPlace, pricer: Pricer) -> None:
         self._place = place
         self._pricer = pricer
-        self._ledger: Ledger = place.ledger.open()
+        self._ledger: AnyLedger = place.ledger.open()
         self._line = asyncio.Lock()
 
     async def reserve(self, request: Request) -> Sum:
@@ -56,14 +58,34 @@ class Budget:
         if not self._line.locked() and self._ledger.reserve(worst) is None:
             return worst
         async with self._line:
-            while (balance := self._ledger.reserve(worst)) is not None:
+            while (balance := await self._try(worst)) is not None:
                 if self._place.stop.is_set_here():
                     raise Dropped
                 if balance.reserved.nano_usd <= 0 and balance.reserved.tokens <= 0:
                     self._stop(worst, balance.spent)
                     raise Dropped
-                await asyncio.sleep(_PAUSE)
+                await asyncio.sleep(_LONG_PAUSE * random.random() if self._ledger.waits else _PAUSE)
         return worst
+
+    async def _try(self, worst: Sum) -> Balance | None:
+        """Set a sum aside, with room from elsewhere where a place has to be asked for it."""
+        balance = self._ledger.reserve(worst)
+        if balance is None or not self._ledger.waits:
+            return balance
+        asked = asyncio.get_running_loop().run_in_executor(None, self._ledger.refill, worst)
+        try:
+            return await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            asked.add_done_callback(lambda done: self._give_back(done, worst))
+            raise
+        except OSError as error:  # nobody knows what may still be spent
+            self._place.stop.set(f"cannot reach the ledger: {error.strerror}", 1)
+            raise Dropped from None
+
+    def _give_back(self, asked: asyncio.Future[Balance | None], worst: Sum) -> None:
+        """Release what was set aside for a row that waits no more."""
+        if not asked.cancelled() and asked.exception() is None and asked.result() is None:
+            self.release(worst)
 
     def settle(self, worst: Sum, usage: Usage | None, usd: float | None) -> None:
         """Settle an answered request; what the provider does not say counts at its worst."""
@@ -77,9 +99,15 @@ class Budget:
         """Give back what a request did not cost: the provider refused it."""
         self._ledger.settle(worst, Sum(0, 0))
 
+    def renew(self) -> None:
+        """Tell others what was spent; waits for the place."""
+        with contextlib.suppress(OSError):  # the next request that needs room will say so
+            self._ledger.renew()
+
     def close(self) -> None:
-        """Close the ledger."""
-        self._ledger.close()
+        """Close the ledger; waits for the place. What it could not be told counts as spent."""
+        with contextlib.suppress(OSError):
+            self._ledger.close()
 
     def _worst(self, request: Request) -> Sum:
         given = worst_input(request)
@@ -88,7 +116,8 @@ class Budget:
 
     def _stop(self, worst: Sum, spent: Sum) -> None:
         spec = self._place.ledger
-        if spec.max_cost is not None and spent.usd + worst.usd > spec.max_cost:
+        is_money = spec.max_cost is not None and spent.usd + worst.usd > spec.max_cost
+        if spec.max_cost is not None and (is_money or spec.max_tokens is None):
             reason = (
                 f"stopped by --max-cost {spec.max_cost:g}: {spent.usd:.4f} USD are spent, and the "
                 f"next request may cost {worst.usd:.4f}"

@@ -76,6 +76,7 @@ class Caller:
         validate: turns a reply's text into a result.
         model: its name, with the provider's.
         agent: for whom it asks, or None.
+        budget: what sets the worst case of its requests aside, or None.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class Caller:
         self._pricer = pricer
         self._patience = patience
         self._wait = wait
-        self._budget = budget
+        self.budget = budget
         self._cache_keys = cache_keys
         self._once = once
         self._row_cap = row_cap
@@ -203,12 +204,12 @@ class Caller:
 
     async def _send_counted(self, request: Request, trail: Trail) -> Reply:
         """Send a request once, and account for it."""
-        worst = await self._budget.reserve(request) if self._budget is not None else None
+        worst = await self.budget.reserve(request) if self.budget is not None else None
         try:
             turn = await self.gate.enter(trail.number, self._expected(request))
         except BaseException:
-            if self._budget is not None and worst is not None:
-                self._budget.release(worst)
+            if self.budget is not None and worst is not None:
+                self.budget.release(worst)
             raise
         sent = trail.sent(self.agent)
         error: BaseException | None = None
@@ -232,8 +233,8 @@ class Caller:
         finally:
             sent.end()
             self._leave(turn, error, sent.answer, usage)
-            if self._budget is not None and worst is not None:
-                _settle(self._budget, worst, error, usage, usd)
+            if self.budget is not None and worst is not None:
+                _settle(self.budget, worst, error, usage, usd)
 
     def _account(
         self, reply: Reply | RowError, request: Request, trail: Trail, sent: Sent
@@ -273,8 +274,8 @@ class Caller:
         await self._transport.close()
         if self._once is not None:
             await self._once.close()
-        if self._budget is not None:
-            self._budget.close()
+        if self.budget is not None:
+            await asyncio.to_thread(self.budget.close)
 
 
 def _settle(

@@ -27,10 +27,10 @@ STAGGER = 0.001
 once as well, wait for each other, and go on doing so.
 """
 _SHORTEST_NAP = 0.001
-SPREAD_FROM = 0.05
-"""Seconds of latency from which on requests are spread out in time."""
-LATE = 0.005
-"""Seconds of a spread that are caught up with at once, since timers ring a little late."""
+SPREAD_FROM, LATE = 0.05, 0.005
+"""Seconds of latency from which on requests are spread out in time, and seconds of that spread
+that are caught up with at once, since timers ring a little late.
+"""
 
 
 class Dropped(Exception):
@@ -44,7 +44,9 @@ class GateSpec:
     Attributes:
         parallel: requests in flight, or None to find the best number, up to `most`.
         rpm, tpm: requests and tokens a minute, or None.
-        share: of the account's limits that the provider names.
+        share: of the run's limits, and of the account's that the provider names. With 0 nothing is
+            sent, and the limits are those of the whole.
+        until: when, by the gate's clock, the part may be another worker's.
     """
 
     parallel: int | None
@@ -52,6 +54,7 @@ class GateSpec:
     rpm: float | None = None
     tpm: float | None = None
     share: float = 1.0
+    until: float = math.inf
 
 
 class Permit(NamedTuple):
@@ -80,13 +83,15 @@ class Gate:
         self._is_stopped = is_stopped
         now = clock()
         self._auto = spec.parallel is None
-        self._share = spec.share
+        self._is_shut = spec.share == 0
+        self._until = spec.until
+        self._share = spec.share or 1.0
         self._fixed = spec.parallel or 1
         self._limit = Limit(min(AUTO_START, spec.most), spec.most)
         self._pace = Pace()
         self._breaker = Breaker()
-        self._rpm = _bucket(spec.rpm, now)
-        self._tpm = _bucket(spec.tpm, now)
+        self._rpm = Bucket.a_minute(spec.rpm, now, spec.share == 1)
+        self._tpm = Bucket.a_minute(spec.tpm, now, spec.share == 1)
         self._own_limits = spec.rpm is None, spec.tpm is None
         self._paused_until = -math.inf
         self._answered_since_refusal = True
@@ -120,6 +125,8 @@ class Gate:
     @property
     def size(self) -> int:
         """Requests that may be in flight now."""
+        if self._is_shut or self._clock() >= self._until:
+            return 0
         if self._opened_at is None:
             return 1
         if self._auto:
@@ -177,6 +184,21 @@ class Gate:
             self._learn(read_limits(headers), now)
         self._note(turn, error, now)
         self._pump()
+
+    def resize(self, spec: GateSpec) -> None:
+        """Take another part of the limits at once; what was learnt of the provider goes with it."""
+        self._until = spec.until
+        self._is_shut = spec.share == 0
+        if spec.share not in (0, self._share):
+            now, factor = self._clock(), spec.share / self._share
+            self._share = spec.share
+            self._fixed = spec.parallel or 1
+            self._limit.resize(spec.most, factor)
+            self._pace.rescale(factor, now)
+            for bucket in filter(None, (self._rpm, self._tpm)):
+                bucket.rescale(factor, now)
+        if self._waiting:
+            self._pump()
 
     def stop(self, error: BaseException | None = None) -> None:
         """Let nothing through any more; who waits or comes gets the error, or is Dropped."""
@@ -281,8 +303,8 @@ class Gate:
                 continue
             now = self._clock()
             delay = self._delay(now, tokens)
-            if self.in_flight >= self.size:
-                if not self._auto and self._opened_at is not None and self.size < self._fixed:
+            if self.in_flight >= (size := self.size):
+                if not self._auto and self._opened_at is not None and 0 < size < self._fixed:
                     self._sleep(STAGGER)
                 return
             if delay > 0:
@@ -295,11 +317,3 @@ class Gate:
         if math.isfinite(seconds):  # else the probe that is on its way will wake it
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(max(seconds, _SHORTEST_NAP), self._pump)
-
-
-def _bucket(per_minute: float | None, now: float) -> Bucket | None:
-    """Return a bucket that never lets much more than its share of a minute through at once."""
-    if per_minute is None:
-        return None
-    rate = per_minute / 60
-    return Bucket(rate, max(1.0, rate / 4), now)

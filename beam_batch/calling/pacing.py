@@ -65,6 +65,13 @@ class Limit:
             self._refused_at = now
             self._start_round(self.size)
 
+    def resize(self, most: int, factor: float) -> None:
+        """Go on with another part of the whole."""
+        self._most = max(1, most)
+        self._size = max(1.0, min(self._most, self._size * factor))
+        self._base, self._speed = self._size, 0.0
+        self._start_round(self.size)
+
     def _end_round(self, now: float) -> None:
         """Keep a size that paid, and try the next; go back where it did not."""
         speed, before = self._count / (now - self._began), self.size
@@ -96,6 +103,20 @@ class Bucket:
         self._level = depth
         self._at = now
 
+    @classmethod
+    def a_minute(cls, units: float | None, now: float, is_full: bool) -> Bucket | None:
+        """Make one that never lets much more than its share of a minute through at once.
+
+        Who takes over a part from others begins with an empty one: they may have used it up.
+        """
+        if units is None:
+            return None
+        rate = units / 60
+        bucket = cls(rate, max(1.0, rate / 4), now)
+        if not is_full:
+            bucket.take(max(1.0, rate / 4))
+        return bucket
+
     def wait(self, now: float, units: float = 1.0) -> float:
         """Return seconds until so many units, or a full bucket, can be taken; 0.0 for now."""
         self._fill(now)
@@ -115,6 +136,13 @@ class Bucket:
         self._fill(now)
         self.rate, self._depth = rate, depth
         self._level = min(self._level, level)
+
+    def rescale(self, factor: float, now: float) -> None:
+        """Go on with another part of the whole; what has come together is not given twice."""
+        self._fill(now)
+        self.rate *= factor
+        self._depth = max(1.0, self._depth * factor)
+        self._level = min(self._level, self._depth)
 
     def _fill(self, now: float) -> None:
         self._level = min(self._depth, self._level + (now - self._at) * self.rate)
@@ -179,6 +207,14 @@ class Pace:
         self._bucket = Bucket(max(SLOWEST, rate), 1.0, now)
         self._bucket.take(1.0)
         self._cut_at = self._grown_at = now
+
+    def rescale(self, factor: float, now: float) -> None:
+        """Go on with another part of the whole."""
+        if self._bucket is not None:
+            self._bucket.rescale(factor, now)
+            self._bucket.rate = max(SLOWEST, self._bucket.rate)
+            self._top *= factor
+            self._grown_at = self._resumed_at = now
 
     def _measured(self, now: float, span: float) -> float | None:
         """Return how many requests a second were started and not refused of late."""

@@ -12,7 +12,7 @@ from beam_batch.calling.answering import Worker
 from beam_batch.calling.budget import BudgetPlace
 from beam_batch.calling.cache_keys import cache_keys
 from beam_batch.calling.caller import Caller, Patience, RowCap, sleep_unless
-from beam_batch.calling.gate import AUTO_MOST, Gate, GateSpec
+from beam_batch.calling.gate import Gate, GateSpec
 from beam_batch.calling.ladder import Ladder
 from beam_batch.calling.pricing import Pricer, make_pricer
 from beam_batch.calling.retrying import RetryPolicy
@@ -29,7 +29,6 @@ from beam_batch.options import (
 from beam_batch.options.agents import CrewSpec
 from beam_batch.outputs.ledger import LedgerSpec
 from beam_batch.outputs.recording import RecordSpec
-from beam_batch.outputs.sharing import Share
 from beam_batch.providers import PROVIDERS, make_provider, output_bound, read_key
 from beam_batch.reuse.making import make_once
 
@@ -43,7 +42,7 @@ class WindowSpec:
         prefix: what all prompts begin with, after the instruction.
         record: where outcomes are recorded, with the run's stop flag, or None in a pipeline of
             somebody's own, which takes the outcomes instead.
-        workers: processes of this machine that share the limits of `call`.
+        workers: processes that the driver has started on this machine.
         alone: whether this is the run's only worker process.
         crew: the agents that answer rows, or None where `model` does.
         linger: seconds that the window stays open after its last bundle, for the next.
@@ -64,24 +63,6 @@ class WindowSpec:
     alone: bool = False
     crew: CrewSpec | None = None
     linger: float = 0.0
-
-
-def gate_spec(spec: WindowSpec, share: Share | None) -> GateSpec:
-    """Return this worker's part of the limits."""
-    call, workers = spec.call, spec.workers if share is not None else 1
-    parallel = call.parallel
-    if parallel is not None and share is not None:
-        parallel = max(1, share.of(parallel))
-    most = AUTO_MOST
-    if spec.model.provider == "local":  # more would only wait inside this machine
-        most = 2 * int(spec.model.options["slots"])
-    return GateSpec(
-        parallel=parallel,
-        most=max(1, most // workers),
-        rpm=call.rpm and call.rpm / workers,
-        tpm=call.tpm and call.tpm / workers,
-        share=1 / workers,
-    )
 
 
 async def make_ladder(spec: WindowSpec, limits: GateSpec, stopping: asyncio.Event) -> Ladder:

@@ -12,7 +12,7 @@ class Slots:
     """
 
     def __init__(self, number: int, enough: int = 1) -> None:
-        self._free = number
+        self._number = self._free = number
         self._enough = enough
         self._waiting = 0
         self._changed = threading.Condition(threading.Lock())
@@ -20,14 +20,21 @@ class Slots:
     def acquire(self, timeout: float = 0) -> bool:
         """Take a place, waiting at most some seconds for one."""
         with self._changed:
-            if self._free == 0 and timeout > 0:
+            if self._free <= 0 and timeout > 0:
                 self._waiting += 1
                 self._changed.wait_for(lambda: self._free >= self._enough, timeout)
                 self._waiting -= 1
-            if self._free == 0:
+            if self._free <= 0:
                 return False
             self._free -= 1
             return True
+
+    def resize(self, number: int, enough: int) -> None:
+        """Have more places or fewer; those that are taken stay so."""
+        with self._changed:
+            self._free += number - self._number
+            self._number, self._enough = number, enough
+            self._changed.notify_all()
 
     def release(self) -> None:
         """Give a place back."""

@@ -5,23 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from beam_batch.calling.answering import Answerer, Keeping, Worker
-from beam_batch.calling.gate import Dropped
+from beam_batch.calling.gate import Dropped, GateSpec
 from beam_batch.calling.lane import Lane, Result
-from beam_batch.calling.setup import MakeWorker, WindowSpec, gate_spec, make_ladder, secrets_of
+from beam_batch.calling.setup import MakeWorker, WindowSpec, make_ladder, secrets_of
+from beam_batch.calling.shares import open_share, whole
 from beam_batch.calling.slots import Slots
 from beam_batch.calling.tally import Tally
 from beam_batch.errors import FatalReply
 from beam_batch.outputs.gauges import GaugeSpec
 from beam_batch.outputs.recording import Recorder
-from beam_batch.outputs.sharing import Presence, Share
+from beam_batch.outputs.roll import BEAT
 from beam_batch.outputs.spent import SpentLog, SpentSpec
 from beam_batch.records import Outcome, Prompt
 from beam_batch.redaction import redactor
@@ -30,8 +32,6 @@ T = TypeVar("T")
 WATCH_INTERVAL = 0.1
 SHOWN = ("requests", "retries", "input_tokens", "output_tokens")
 """Of a tally, what a worker of a run shows beside rows and money."""
-LINGER = 5.0
-"""Seconds that a window without a bundle stays open, where an engine ends bundles one by one."""
 LONGEST_CLOSE = 15.0
 """Seconds after which what does not close is left to the end of the process."""
 
@@ -47,17 +47,13 @@ class Window:
     def __init__(self, spec: WindowSpec, make_worker: MakeWorker = make_ladder) -> None:
         self._spec = spec
         self._make_worker = make_worker
-        self._presence = Presence(spec.record.work) if spec.record is not None else None
-        self._share: Share | None = None
-        if spec.record is not None and spec.workers > 1:
-            self._share = Share(spec.record.work, spec.workers)
-        limits = gate_spec(spec, self._share)
-        most = limits.parallel or limits.most
+        self._driver = os.getppid()
+        self._share = open_share(spec)
+        self._limits = limits = self._share.limits if self._share is not None else whole(spec)
         if spec.record is None:
-            self._slots = Slots(most)
-        else:  # enough is little enough that the gate never runs dry
-            self._slots = Slots(2 * most, enough=max(1, most // 2))
-        self._limits = limits
+            self._slots = Slots(limits.parallel or limits.most)
+        else:
+            self._slots = Slots(*_room(limits))
         self._spent: SpentLog | None = None
         if spec.record is not None and spec.crew is not None:
             self._spent = SpentSpec(spec.record.work, spec.record.session).open()
@@ -69,6 +65,7 @@ class Window:
         self._woken = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
+        self._beat = ThreadPoolExecutor(1, "beat")
         self._loop = asyncio.new_event_loop()
         ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._serve, args=(ready,), daemon=True)
@@ -91,7 +88,8 @@ class Window:
         """Return a recorder for one bundle, or None where outcomes are not recorded."""
         if self._spec.record is None:
             return None
-        return self._spec.record.open(enough=self._limits.parallel or self._limits.most)
+        limits = self._share.limits if self._share is not None else self._limits
+        return self._spec.record.open(enough=limits.parallel or limits.most)
 
     def submit(self, prompt: Prompt, lane: Lane, place: Any = None) -> None:
         """Start answering a prompt; its result goes to the lane, with its place. Needs a slot."""
@@ -107,7 +105,8 @@ class Window:
 
     def _leave(self) -> None:
         self._thread.join()
-        for thing in (self._share, self._presence, self._spent):
+        self._beat.shutdown()
+        for thing in (self._share, self._spent):
             if thing is not None:
                 thing.close()
 
@@ -126,15 +125,14 @@ class Window:
             ready.set_exception(error)
             return
         self._answerer = Answerer(worker, self._keeping(worker), self._spec.call.row_deadline)
-        watcher = asyncio.create_task(self._watch())
+        watchers = [asyncio.create_task(watch) for watch in (self._watch(), self._renew())]
         gc.freeze()  # what is there now is there to the end: not to be looked through every time
         ready.set_result(None)
         await self._closing.wait()
         gc.unfreeze()
-        watcher.cancel()
-        for task in self._tasks:
+        for task in (*watchers, *self._tasks):
             task.cancel()
-        await asyncio.gather(watcher, *self._tasks, return_exceptions=True)
+        await asyncio.gather(*watchers, *self._tasks, return_exceptions=True)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._answerer.close(), LONGEST_CLOSE)
 
@@ -155,7 +153,7 @@ class Window:
         gauge = GaugeSpec(record.work, record.session).open()
         try:
             while True:
-                if self._spec.workers > 1 and self._presence and self._presence.driver_is_gone():
+                if self._spec.workers > 1 and os.getppid() != self._driver:
                     record.stop.set("the driver is gone", 1)
                 if await self._aside(record.stop.is_set):
                     self._stop()
@@ -166,6 +164,25 @@ class Window:
         finally:
             self._count()
             gauge.show(self._shown(0), force=True)
+
+    async def _renew(self) -> None:
+        """Renew what is divided among workers; each time waits for the place, in a thread."""
+        record, share, budgets = self._spec.record, self._share, self._answerer.budgets
+        if record is None:
+            return
+        while True:
+            await asyncio.sleep(share.seconds if share is not None else BEAT)
+            waits: list[Callable[[], object]] = [record.stop.is_set, record.count_failures]
+            waits += [budget.renew for budget in budgets]
+            if share is not None:
+                rows = len(self._tasks) + len(self._inbox)
+                waits.append(partial(share.step, self._answerer.most_in_flight, rows))
+            await self._loop.run_in_executor(self._beat, _call_all, waits)
+            if record.stop.is_set_here():
+                self._stop()
+            if share is not None:
+                self._answerer.resize(share.limits)
+                self._slots.resize(*_room(share.limits))
 
     async def _aside(self, call: Callable[..., T], *values: Any) -> T:
         """Call what may go through a network; a folder is quick enough to be used here."""
@@ -232,60 +249,15 @@ class Window:
         return None
 
 
-@dataclass
-class _Held:
-    """This process's window of a run, and who holds it."""
+def _room(limits: GateSpec) -> tuple[int, int]:
+    """Return for how many prompts there is room, and how many free places are enough to wake for.
 
-    window: Window
-    users: int = 0
-    closing: threading.Timer | None = None
-
-
-_windows: dict[str, _Held] = {}
-_windows_lock = threading.Lock()
+    It is little enough that the gate never runs dry.
+    """
+    most = (limits.parallel or limits.most) if limits.share else 1
+    return 2 * most, max(1, most // 2)
 
 
-def acquire_window(spec: WindowSpec, make: Callable[[WindowSpec], Window] = Window) -> Window:
-    """Return this process's window, made at first use."""
-    with _windows_lock:
-        held = _windows.get(spec.token)
-        if held is None:
-            held = _windows[spec.token] = _Held(make(spec))
-        if held.closing is not None:
-            held.closing.cancel()
-            held.closing = None
-        held.users += 1
-        return held.window
-
-
-def release_window(spec: WindowSpec) -> None:
-    """Close the process's window when its last user is done, or a little later."""
-    with _windows_lock:
-        held = _windows[spec.token]
-        held.users -= 1
-        if held.users:
-            return
-        if spec.linger and not (spec.record is not None and spec.record.stop.is_set()):
-            held.closing = threading.Timer(spec.linger, _close_idle, (spec.token,))
-            held.closing.daemon = True
-            held.closing.start()
-            return
-        del _windows[spec.token]
-    held.window.close()
-
-
-def close_idle_windows() -> None:
-    """Close the windows that nobody holds at this moment."""
-    for token in list(_windows):
-        _close_idle(token)
-
-
-def _close_idle(token: str) -> None:
-    with _windows_lock:
-        held = _windows.get(token)
-        if held is None or held.users:
-            return
-        del _windows[token]
-        if held.closing is not None:
-            held.closing.cancel()
-    held.window.close()
+def _call_all(calls: Sequence[Callable[[], object]]) -> None:
+    for call in calls:
+        call()

@@ -220,7 +220,11 @@ RUNNING = (
         is_flag=True,
         help="Replace existing results; with --resume, keep their good answers.",
     ),
-    click.option("--work-dir", help="Where unfinished work is kept. [default: .OUTPUT.batch]"),
+    click.option(
+        "--work-dir",
+        help="Where unfinished work is kept: a folder, or s3://, gs:// or az://. "
+        "[default: .OUTPUT.batch]",
+    ),
     click.option("--keep-temp/--no-keep-temp", help="Keep the work directory at the end."),
     click.option("--max-errors", type=int, help="Stop, exit 3, once this many rows failed."),
     click.option("--fail-on-error", is_flag=True, help="Exit 1 if any row failed."),

@@ -1,7 +1,8 @@
 """The ledger of a run: what it has spent and may still spend, over all workers and sessions.
 
-One small file under a lock of the kernel. What a request may cost at worst is written down before
-it is sent, so that neither a killed worker nor two workers at once can pass a cap.
+In a folder it is one small file under a lock of the kernel; in an object store, see `allowance`.
+What a request may cost at worst is written down before it is sent, so that neither a killed worker
+nor two workers at once can pass a cap.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from beam_batch import jsonio
 from beam_batch.outputs import parts, spent
@@ -53,20 +54,56 @@ class LedgerSpec:
     max_cost: float | None = None
     max_tokens: int | None = None
 
-    def open(self) -> Ledger:
+    def open(self) -> AnyLedger:
         """Open the ledger, at first use with nothing in it."""
-        return Ledger(self)
+        place = self.work.place
+        if place.is_folder:
+            return Ledger(self)
+        from beam_batch.outputs.allowance import Allowance
+
+        return Allowance(place, (_nano(self.max_cost), self.max_tokens))
+
+
+class AnyLedger(Protocol):
+    """Sets sums aside, and settles them.
+
+    Attributes:
+        waits: whether `reserve` may have no room though the run has, which `refill` gets.
+            What is not `reserve` or `settle` then waits for the place.
+    """
+
+    waits: bool
+
+    def reserve(self, worst: Sum) -> Balance | None:
+        """Set the worst case of a request aside, or return the balance that leaves no room."""
+
+    def settle(self, worst: Sum, actual: Sum) -> None:
+        """Replace what was set aside for a request by what it has cost."""
+
+    def refill(self, worst: Sum) -> Balance | None:
+        """Set a worst case aside like `reserve`, in room that is got for it."""
+
+    def renew(self) -> None:
+        """Tell others what was spent; to be called every few seconds."""
+
+    def charge_reserved(self) -> None:
+        """Count what dead workers had set aside as spent: their requests may have been paid."""
+
+    def close(self) -> None:
+        """Tell others what was spent, and close what is open."""
 
 
 class Ledger:
-    """Sets sums aside, and settles them. Safe between processes.
+    """The ledger in a folder. Safe between processes.
 
     Plain numbers, and locks without a context manager: every request passes here twice, and that
     saves a third of its time.
     """
 
+    waits = False
+
     def __init__(self, spec: LedgerSpec) -> None:
-        self._max_nano = None if spec.max_cost is None else int(spec.max_cost * _NANO)
+        self._max_nano = _nano(spec.max_cost)
         self._max_tokens = spec.max_tokens
         self._fd = os.open(spec.work.root / "ledger", os.O_RDWR | os.O_CREAT, 0o644)
 
@@ -98,6 +135,13 @@ class Ledger:
             )
         finally:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def refill(self, worst: Sum) -> Balance | None:
+        """Reserve: there is no room but what all see."""
+        return self.reserve(worst)
+
+    def renew(self) -> None:
+        """Do nothing: all see the same file."""
 
     def charge_reserved(self) -> None:
         """Count what dead workers had set aside as spent: their requests may have been paid."""
@@ -135,6 +179,10 @@ def spent_by_sessions(work: WorkDir, counts: Callable[[int], bool]) -> tuple[flo
             usd += telemetry.get("cost_usd") or 0.0
             tokens += _total(telemetry["usage"].get("turn") or {})
     return usd, tokens
+
+
+def _nano(usd: float | None) -> int | None:
+    return None if usd is None else int(usd * _NANO)
 
 
 def _total(usage: Mapping[str, int]) -> int:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from beam_batch.outputs.failures import failures_of
 from beam_batch.outputs.parts import KEPT, KEPT_SESSION, PartWriter, encode, start_of
 from beam_batch.outputs.segments import Segments
-from beam_batch.outputs.workdir import StopFlag, WorkDir
+from beam_batch.outputs.stopping import StopFlag
+from beam_batch.outputs.workdir import WorkDir
 from beam_batch.records import Outcome, Receipt
 
 ENOUGH = 500
@@ -37,6 +40,18 @@ class RecordSpec:
         """
         return Recorder(self, enough)
 
+    def count_failures(self) -> None:
+        """Tell other workers of failures, learn of theirs; waits for the place."""
+        if self.max_errors is not None:
+            with contextlib.suppress(OSError):  # the next time it will be told
+                count = failures_of(self.work, self.session).sync()
+                self.stop_at(self.max_errors, count)
+
+    def stop_at(self, limit: int, count: int) -> None:
+        """Stop the run where so many failures are too many."""
+        if count >= limit:
+            self.stop.set(f"stopped by --max-errors {limit}: {count} rows failed", 3)
+
 
 class Recorder:
     """Appends outcomes to part files by their kind and shard."""
@@ -56,7 +71,9 @@ class Recorder:
         """
         try:
             if self._segments is not None:
-                self._add(self._segments, outcome, kind)
+                written = self._add(self._segments, outcome, kind)
+                if self._segments.is_behind:
+                    written.result()
             else:
                 self._writer(kind).append(outcome)
         except OSError as error:
@@ -78,6 +95,7 @@ class Recorder:
 
     def close(self) -> list[Receipt]:
         """Sync and close the part files, and say what was written."""
+        self._spec.count_failures()
         receipts = [receipt for writer in self._writers.values() for receipt in writer.close()]
         if self._segments is not None:
             try:
@@ -110,14 +128,9 @@ class Recorder:
             self._count_failure(self._spec.max_errors)
 
     def _count_failure(self, limit: int) -> None:
-        """Count failures over all workers: a byte each in one file."""
-        path = self._spec.work.root / f"failures-{self._spec.session:04d}"
         try:
-            with path.open("ab", buffering=0) as file:
-                file.write(b"x")
-                count = file.tell()
+            count = failures_of(self._spec.work, self._spec.session).add()
         except OSError as error:
             self._spec.stop.set(f"cannot count failures: {error.strerror}", 1)
             return
-        if count >= limit:
-            self._spec.stop.set(f"stopped by --max-errors {limit}: {count} rows failed", 3)
+        self._spec.stop_at(limit, count)

@@ -25,8 +25,8 @@ LARGEST = 8 << 20
 """Bytes of an open segment at most."""
 MOST_FILES = 32
 """Files in the making; a bundle of many splits is done with the earlier ones."""
-MOST_SEGMENTS = 200
-"""Segments of one file; then it is made whole, and another one is begun."""
+MOST_SEGMENTS, MOST_BYTES = 200, 64 << 20
+"""Segments of one file, and bytes; then it is made whole, and another one is begun."""
 _SEGMENT = re.compile(r"\.\d{6}\.jsonl$")
 
 
@@ -97,6 +97,12 @@ class Segments:
             self._changed.notify()
             return file.open.written
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether more waits to be written than is good to hold in memory."""
+        with self._changed:
+            return any(file.open and file.open.size > LARGEST for file in self._files.values())
+
     def close(self) -> None:
         """Write what is left, and put every file in place whole.
 
@@ -147,7 +153,7 @@ class Segments:
         """Be done with a file of many segments, or where there are many files, with the oldest."""
         with self._changed:
             start, file = next(iter(self._files.items()))
-            if written.segments >= MOST_SEGMENTS:
+            if written.segments >= MOST_SEGMENTS or written.whole.tell() >= MOST_BYTES:
                 start, file = written.name.rpartition("-")[0], written
             elif len(self._files) <= MOST_FILES:
                 return

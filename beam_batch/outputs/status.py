@@ -9,10 +9,10 @@ from typing import Any
 from beam_batch import jsonio
 from beam_batch.errors import OptionsError
 from beam_batch.outputs.gauges import AT, BEGAN, gauges_of, total
+from beam_batch.outputs.stopping import StopFlag
 from beam_batch.outputs.workdir import (
     COMMIT,
     FINISHED,
-    StopFlag,
     WorkDir,
     default_work_dir,
     settings_file,

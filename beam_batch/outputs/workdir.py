@@ -1,14 +1,12 @@
-"""The work directory: lock, manifest, stop flag, gauges and part files of one run."""
+"""The work directory: where everything of one run is, and what is ours to remove."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,16 +15,11 @@ from typing import Any
 
 from beam_batch import jsonio
 from beam_batch.errors import InvalidJSON, OptionsError
-from beam_batch.places import Place, place_of
+from beam_batch.places import Folder, Place, place_of, scheme_of
 
 MANIFEST, COMMIT, FINISHED = "manifest.json", "commit.json", "finished"
 STORE_INTERVAL = 2.0
 """Seconds between two looks or notes of one worker in an object store."""
-
-_STOPPED_HERE: dict[str, tuple[str, int]] = {}
-"""Stop flags that this process has seen, with reason and exit code."""
-_NEXT_LOOK: dict[str, float] = {}
-"""When this process may look for a flag in an object store again, on its monotonic clock."""
 
 
 def default_work_dir(output: str) -> str:
@@ -38,6 +31,20 @@ def default_work_dir(output: str) -> str:
     return str(path.parent / f".{path.name}.batch")
 
 
+def work_of(named: str | None, output: str) -> WorkDir:
+    """Return the work directory of a run, by its flag or by its output.
+
+    Where it is an object store, the driver's own folder is beside the output.
+    """
+    path = named or default_work_dir(output)
+    if not scheme_of(path):
+        return WorkDir(os.path.abspath(path))
+    path = path.rstrip("/")
+    mark = hashlib.blake2b(path.encode(), digest_size=4).hexdigest()
+    beside = default_work_dir(output).removesuffix(".batch")
+    return WorkDir(path, os.path.abspath(f"{beside}-{mark}.batch"))
+
+
 def settings_file(output: str) -> Path:
     """Name the small file beside an output that says which settings its answers were made with."""
     path = Path(os.path.abspath(output))
@@ -46,13 +53,14 @@ def settings_file(output: str) -> Path:
 
 OWNED = (
     "lock", "manifest.json", "commit.json", "finished", "run.log", "prior.sqlite*", "parts",
-    "gauges", "ledger", "stop-*", "failures-*", "plan-*", "workers", "share-*",
+    "gauges", "ledger", "stop-*", "failures-*", "plan-*", "seats", "ledger-*",
+    "workers", "share-*",  # of earlier versions
     "replies.sqlite*", "claims", "uploads", "batches", "spent", "probe-*", ".*.tmp",
 )  # fmt: skip
 """Names in a work directory that are ours to remove."""
 
 
-_STAY = ("lock", "workers", "uploads")
+_STAY = ("lock", "uploads")
 """Those of them that belong to whoever holds the directory, not to one plan."""
 
 
@@ -146,24 +154,37 @@ class WorkDir:
         Raises:
             OptionsError: it cannot be made, or holds something that no run of ours put there.
         """
-        fresh = not self.root.exists()
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            foreign = sorted(child.name for child in self.root.iterdir() if not _is_owned(child))
-            if not self.is_folder:
-                there = {item.name.partition("/")[0] for item in self.place.list("")}
-                fresh = not there
-                foreign += sorted(name for name in there if not _is_owned(Path(name)))
+            there, here = self.place.names(), Folder(str(self.root)).names()
+            fresh = not there and not (self.is_folder and self.root.exists())
+            foreign = sorted(name for name in there | here if not _is_owned(Path(name)))
+            if self.is_folder and not foreign:
+                self.root.mkdir(parents=True, exist_ok=True)
+        except OptionsError as error:
+            raise OptionsError(f"--work-dir {error}") from None
         except OSError as error:
-            raise OptionsError(
-                f"--work-dir {self.path}: cannot be used ({error.strerror})."
-            ) from None
+            raise self.refused(error) from None
         if foreign:
             raise OptionsError(
                 f"--work-dir {self.path} is not a work directory: it holds {foreign[0]!r}. Name a "
                 "new or an empty one; its content is removed when a run is finished."
             )
         return fresh
+
+    def is_at_fault(self, error: BaseException) -> bool:
+        """Whether an error is that of the object store."""
+        is_its = isinstance(error, OSError) and error.filename == self.path
+        return is_its and not self.is_folder
+
+    def refused(self, error: OSError) -> OptionsError:
+        """Say why the directory cannot be used, and what can be done."""
+        remedy = " Look at the address, the credentials and the network."
+        if isinstance(error, PermissionError):
+            remedy = " The credentials must be allowed to list, read, write and delete there."
+        elif isinstance(error, FileNotFoundError):
+            remedy = " Make the bucket first, or name another."
+        remedy = remedy if self.is_at_fault(error) else ""
+        return OptionsError(f"--work-dir {self.path}: cannot be used ({error.strerror}).{remedy}")
 
     def new_plan(self) -> Path:
         """Make a folder of this machine for a plan and what it keeps."""
@@ -176,6 +197,7 @@ class WorkDir:
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 self.place.put_file(f"{folder.name}/{path.relative_to(folder)}", path)
+        shutil.rmtree(folder)
         return f"{self.place.uri}/{folder.name}"
 
     def clear(self, keep: Path | None = None) -> None:
@@ -202,91 +224,10 @@ class WorkDir:
         with contextlib.suppress(OSError):
             self.clear()
             shutil.rmtree(self.uploads, ignore_errors=True)
-            for name in ("workers", "lock"):
-                (self.root / name).unlink(missing_ok=True)
-            if not self.is_folder:
-                self.place.remove(["lock"])
+            (self.root / "lock").unlink(missing_ok=True)
             self.root.rmdir()
 
 
 @functools.cache
 def _place(path: str) -> Place:
     return place_of(path)
-
-
-class Lock:
-    """Holds a work directory for one run; the kernel frees it when the process dies."""
-
-    def __init__(self, work: WorkDir) -> None:
-        self._file = (work.root / "lock").open("a")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._file.close()
-            raise OptionsError(
-                f"--work-dir {work.path}: another run is using it. Wait for it, or choose another "
-                "--work-dir."
-            ) from None
-
-    def release(self) -> None:
-        """Free the directory."""
-        self._file.close()
-
-
-@dataclass(frozen=True)
-class StopFlag:
-    """Says to every worker of a session that no further row is to be sent."""
-
-    work: WorkDir
-    name: str
-
-    def set(self, reason: str, exit_code: int) -> None:
-        """Raise the flag; the first reason stays."""
-        _STOPPED_HERE.setdefault(self._key, (reason, exit_code))
-        data = jsonio.dumps({"reason": reason, "exit_code": exit_code})
-        with contextlib.suppress(OSError):  # set already, or the disk is full: stopped all the same
-            if self.work.is_folder:
-                path = self.work.root / self.name
-                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-                with os.fdopen(fd, "wb") as file:
-                    file.write(data)
-            elif self.work.place.get(self.name) is None:
-                self.work.place.put(self.name, data)
-
-    def is_set(self) -> bool:
-        """Whether the run is to stop; in an object store, as it was two seconds ago."""
-        if self._key in _STOPPED_HERE:
-            return True
-        if self.work.is_folder:
-            is_there = os.path.exists(self.work.root / self.name)
-        else:
-            is_there = self._look()
-        if is_there:
-            _STOPPED_HERE.setdefault(self._key, ("stopped", 1))
-        return is_there
-
-    def is_set_here(self) -> bool:
-        """Whether this process has seen the flag; costs nothing."""
-        return self._key in _STOPPED_HERE
-
-    def read(self) -> tuple[str, int] | None:
-        """Return the reason and the exit code, or None."""
-        try:
-            data = jsonio.loads(self.work.place.get(self.name) or b"")
-        except (OSError, InvalidJSON):
-            return _STOPPED_HERE.get(self._key)
-        return data["reason"], data["exit_code"]
-
-    @property
-    def _key(self) -> str:
-        return f"{self.work.path}/{self.name}"
-
-    def _look(self) -> bool:
-        now = time.monotonic()
-        if now < _NEXT_LOOK.get(self._key, 0.0):
-            return False
-        _NEXT_LOOK[self._key] = now + STORE_INTERVAL
-        try:
-            return self.work.place.get(self.name) is not None
-        except OSError:  # who cannot write either will stop by that
-            return False

@@ -2,9 +2,12 @@
 
 from beam_batch.places.base import Listed, Place
 from beam_batch.places.folder import Folder, sync_folder, write_atomically
-from beam_batch.places.remote import scheme_of
+from beam_batch.places.remote import STORES, scheme_of
 
-__all__ = ["Folder", "Listed", "Place", "place_of", "scheme_of", "sync_folder", "write_atomically"]
+__all__ = [
+    "STORES", "Folder", "Listed", "Place", "place_of", "scheme_of", "sync_folder",
+    "write_atomically",
+]  # fmt: skip
 
 
 def place_of(uri: str) -> Place:

@@ -21,7 +21,7 @@ class Place(Protocol):
     all, in `get` and in `list`, once `put` has returned: so it is on file systems, and on S3, GCS
     and Azure (docs.aws.amazon.com/AmazonS3/latest/userguide/Welcome.html#ConsistencyModel).
 
-    Every method raises OSError where the place cannot be used.
+    Every method raises OSError where the place cannot be used; of a store, `filename` is its URI.
 
     Attributes:
         uri: the place as a user writes it.
@@ -42,6 +42,9 @@ class Place(Protocol):
 
     def list(self, prefix: str) -> list[Listed]:
         """List the objects whose names begin so, by name; a folder that is not there is empty."""
+
+    def names(self) -> set[str]:
+        """Return the first parts of all names that are there."""
 
     def open(self, name: str) -> IO[bytes]:
         """Open an object for reading, from front to back or here and there.

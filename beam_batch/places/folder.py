@@ -60,6 +60,13 @@ class Folder:
                             found.append(Listed(name, entry.stat().st_size))
         return sorted(found)
 
+    def names(self) -> set[str]:
+        """List the folder itself."""
+        try:
+            return set(os.listdir(self._root))
+        except FileNotFoundError:
+            return set()
+
     def open(self, name: str) -> IO[bytes]:
         """Open a file."""
         return (self._root / name).open("rb", buffering=BUFFER)

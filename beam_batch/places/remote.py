@@ -16,6 +16,9 @@ ATTEMPTS = 6
 HUB_ATTEMPTS = 2
 """For bytes of the Hub: its client tries those six times itself."""
 
+STORES = ("s3", "gs", "gcs", "az", "abfs")
+"""Schemes of object stores."""
+
 _EXTRAS = {"hf": "hub", "s3": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az"}
 
 

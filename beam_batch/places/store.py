@@ -11,13 +11,14 @@ from typing import IO, Any
 
 from beam_batch.errors import BatchError, OptionsError, first_line
 from beam_batch.places.base import Listed
-from beam_batch.places.remote import RemoteFile, filesystem_of, retried, scheme_of
+from beam_batch.places.remote import STORES, RemoteFile, filesystem_of, retried, scheme_of
 
 ATTEMPTS = 4
 """Times that a request of ours is made; the clients of the stores try again by themselves."""
 AT_ONCE = 500
 READ_AHEAD = 8 << 20
-STORES = ("s3", "gs", "gcs", "az", "abfs")
+_CLIENT = {"s3": {"config_kwargs": {"connect_timeout": 10, "read_timeout": 20}}}
+"""Settings of clients by scheme: seconds after which a silent store is asked again."""
 
 
 class Store:
@@ -34,7 +35,10 @@ class Store:
         if scheme_of(uri) not in STORES:
             raise OptionsError(f"{uri} is no object store; use s3://, gs:// or az://.")
         self.uri = uri.rstrip("/")
-        self._files = filesystem_of(self.uri, use_listings_cache=False)
+        self._files = filesystem_of(
+            self.uri, use_listings_cache=False, **_CLIENT.get(scheme_of(uri), {})
+        )
+        self._is_down = False  # then a request is made once, until one is answered
         self._root = str(self._files._strip_protocol(self.uri)).rstrip("/")
 
     def put(self, name: str, data: bytes) -> None:
@@ -64,7 +68,16 @@ class Store:
             return []
         skip = len(self._root) + 1
         named = (Listed(path[skip:], int(info["size"])) for path, info in found.items())
-        return sorted(item for item in named if item.name.startswith(prefix))
+        return sorted(item for item in named if item.name and item.name.startswith(prefix))
+
+    def names(self) -> set[str]:
+        """List what is directly below the prefix, whatever else there may be."""
+        try:
+            found = self._asked(lambda: self._files.ls(self._root, detail=False))
+        except FileNotFoundError:
+            return set()
+        below = (str(path).rstrip("/")[len(self._root) + 1 :] for path in found)
+        return {name for name in below if name}  # the prefix itself may be an object
 
     def open(self, name: str) -> IO[bytes]:
         """Open an object; reads are ranges of 8 MiB."""
@@ -90,10 +103,19 @@ class Store:
 
     def _asked(self, call: Callable[[], Any]) -> Any:
         try:
-            return retried(call, self.uri, ATTEMPTS)
-        except (OSError, OptionsError):
+            result = retried(call, self.uri, 1 if self._is_down else ATTEMPTS)
+        except OptionsError:
             raise
-        except BatchError as error:
-            raise OSError(errno.EIO, str(error), self.uri) from None
         except Exception as error:  # clients of object stores raise what they like
-            raise OSError(errno.EIO, first_line(error), self.uri) from None
+            self._is_down = isinstance(error, BatchError)
+            said = error.__context__ if isinstance(error, BatchError) else error
+            raise OSError(_errno(error), first_line(said or error), self.uri) from None
+        self._is_down = False
+        return result
+
+
+def _errno(error: Exception) -> int:
+    """Return the number that makes an OSError of the same kind."""
+    if isinstance(error, FileNotFoundError):
+        return errno.ENOENT
+    return errno.EACCES if isinstance(error, PermissionError) else errno.EIO

@@ -90,9 +90,11 @@ def check_cache(spec: ReuseSpec, work: str) -> None:
     """
     if spec.cache is None:
         return
-    if not scheme_of(spec.cache):
-        real, taken = os.path.realpath(spec.cache), os.path.realpath(work)
-        if real == taken or real.startswith(taken + os.sep):
+    if bool(scheme_of(spec.cache)) == bool(scheme_of(work)):
+        real, taken = spec.cache.rstrip("/"), work
+        if not scheme_of(work):
+            real, taken = os.path.realpath(real), os.path.realpath(work)
+        if f"{real}/".startswith(f"{taken}/"):
             raise OptionsError(
                 f"--cache {spec.cache} is inside --work-dir {work}, which is removed at the end."
             )

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from beam_batch.errors import OptionsError
 from beam_batch.options.engine import RunnerSpec
-from beam_batch.outputs.workdir import StopFlag, WorkDir
+from beam_batch.outputs.stopping import StopFlag
+from beam_batch.outputs.workdir import WorkDir
 
 PATIENCE = 5.0
 """Seconds for an address to answer."""

@@ -22,7 +22,8 @@ from typing import Any
 
 from beam_batch.errors import OptionsError, first_line
 from beam_batch.options.engine import RunnerSpec
-from beam_batch.outputs.workdir import StopFlag, WorkDir
+from beam_batch.outputs.stopping import StopFlag
+from beam_batch.outputs.workdir import WorkDir
 from beam_batch.runners.base import PATIENCE, Opened, Setup, is_here, why
 
 ADDRESS, FILE = "--dask_client_address", "--dask_scheduler_file"
@@ -175,7 +176,7 @@ def _last(result: Any, stop: StopFlag) -> bool:
 
 def close_idle_windows() -> None:
     """Close the windows of a worker process; runs there."""
-    from beam_batch.calling.window import close_idle_windows as close
+    from beam_batch.calling.holding import close_idle_windows as close
 
     close()
 

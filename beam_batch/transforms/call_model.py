@@ -7,9 +7,10 @@ from typing import Any, Self, Unpack
 
 import apache_beam as beam
 
+from beam_batch.calling.holding import acquire_window, release_window
 from beam_batch.calling.lane import Lane
 from beam_batch.calling.setup import WindowSpec
-from beam_batch.calling.window import Window, acquire_window, release_window
+from beam_batch.calling.window import Window
 from beam_batch.errors import FatalReply, OptionsError
 from beam_batch.options import ModelSpec
 from beam_batch.records import Outcome, Prompt

@@ -8,7 +8,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from beam_batch.outputs.workdir import StopFlag
+from beam_batch.outputs.stopping import StopFlag
 from beam_batch.workers import LACKS, WorkerSpec, check_place, problem_of
 
 _seen: dict[str, str | None] = {}

@@ -11,7 +11,7 @@ import apache_beam as beam
 from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 from apache_beam.utils.windowed_value import WindowedValue
 
-from beam_batch.outputs.workdir import StopFlag
+from beam_batch.outputs.stopping import StopFlag
 
 Build = Callable[[Any], object]
 """Adds steps to a collection."""
@@ -59,17 +59,21 @@ class _Takers(PipelineVisitor):
 
     def __init__(self, source: beam.PCollection) -> None:
         self.first: list[Step] = []
-        self._takers = {source: self.first}
+        self._makers: dict[beam.PCollection, tuple[Step, str | None]] = {}
+        self._source = source
 
     def visit_transform(self, node: AppliedPTransform) -> None:
         if not isinstance(node.transform, beam.ParDo):
             return
         step = Step(node.transform.fn)
         for taken in node.main_inputs.values():
-            if taken in self._takers:
-                self._takers[taken].append(step)
-        for tag, output in sorted(node.outputs.items(), key=lambda item: item[0] or ""):
-            self._takers[output] = step.takers.setdefault(tag, [])
+            if taken is self._source:
+                self.first.append(step)
+            elif taken in self._makers:
+                maker, tag = self._makers[taken]
+                maker.takers.setdefault(tag, []).append(step)
+        for tag, output in node.outputs.items():
+            self._makers[output] = step, tag
 
 
 class _FusedFn(beam.DoFn):

@@ -8,7 +8,7 @@ import apache_beam as beam
 
 from beam_batch.errors import InputLost, OptionsError
 from beam_batch.inputs.reading import grouped, read_rows
-from beam_batch.outputs.workdir import StopFlag
+from beam_batch.outputs.stopping import StopFlag
 from beam_batch.records import Row, Split
 
 

@@ -260,6 +260,67 @@ def test_who_gives_up_at_the_gate_leaves_no_hole() -> None:
     run(main())
 
 
+async def _resized(gate: Gate, provider: Provider, sizes: list[GateSpec]) -> list[tuple[int, int]]:
+    """Give the gate one part after another, 20 seconds each; return starts and most in flight."""
+    found = []
+    asking = asyncio.ensure_future(_ask_for(gate, provider.ask, 20.0 * len(sizes)))
+    for spec in sizes:
+        gate.resize(spec)
+        await asyncio.sleep(5)
+        provider.most, before = provider.busy, len(provider.starts)
+        await asyncio.sleep(15)
+        found.append((len(provider.starts) - before, provider.most))
+    await asyncio.gather(asking)
+    return found
+
+
+def test_a_gate_follows_its_part_of_the_limits_and_sends_nothing_without_one() -> None:
+    async def main() -> list[tuple[int, int]]:
+        specs = [GateSpec(parallel=n, share=n / 12) for n in (12, 0, 1, 6, 0)]
+        gate = _gate(parallel=12, share=0)
+        return await _resized(gate, Provider(10**9, 10**9, 0.5), specs)
+
+    found = run(main())
+    assert [most for _, most in found] == [12, 0, 1, 6, 0]
+    assert [starts // 30 for starts, _ in found] == [12, 0, 1, 6, 0]
+
+
+def test_rates_follow_the_part_whoever_named_them() -> None:
+    async def main(parallel: int | None, limited: bool) -> list[int]:
+        rpm = 600.0 if limited else None
+        specs = [
+            GateSpec(parallel=parallel, rpm=rpm and rpm * share, share=share)
+            for share in (1.0, 0.25, 0.5)
+        ]
+        gate = _gate(parallel=parallel, rpm=rpm)
+        provider = Provider(10**9 if limited else 10, 5, 0.1)
+        if limited:
+            return [starts for starts, _ in await _resized(gate, provider, specs)]
+        asking = asyncio.ensure_future(_ask_for(gate, provider.ask, 61))
+        await asyncio.sleep(40)
+        before = len(provider.starts)
+        gate.resize(specs[1])
+        await asyncio.sleep(2)
+        after = len(provider.starts) - before
+        await asyncio.gather(asking)
+        return [after]
+
+    for found in (run(main(None, True)), run(main(50, True))):
+        assert [round(starts / 15 / 2.5) for starts in found] == [4, 1, 2]
+    assert run(main(None, False))[0] <= 10  # of the 20 that the whole worker would have sent
+
+
+def test_a_part_that_was_not_renewed_in_time_is_used_no_further() -> None:
+    async def main() -> list[float]:
+        gate = _gate(parallel=3, until=10.0)
+        provider = Provider(10**9, 10**9, 0.5)
+        await _ask_for(gate, provider.ask, 20)
+        return provider.starts
+
+    starts = run(main())
+    assert starts[-1] < 10 < starts[-1] + 1
+
+
 @pytest.mark.parametrize(
     ("headers", "limits"),
     [

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from beam_batch.outputs import ordering, parts, prior
 from beam_batch.outputs.commit import APPEND, NEW, CommitSpec, IncompleteRun, commit
+from beam_batch.outputs.stopping import StopFlag
 from beam_batch.outputs.summary import Distribution
-from beam_batch.outputs.workdir import StopFlag, WorkDir
+from beam_batch.outputs.workdir import WorkDir
 from beam_batch.records import Outcome
 from tests.support import read_jsonl, write_jsonl
 

@@ -11,7 +11,8 @@ import apache_beam as beam
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from beam_batch.outputs.workdir import StopFlag, WorkDir
+from beam_batch.outputs.stopping import StopFlag
+from beam_batch.outputs.workdir import WorkDir
 from beam_batch.transforms.fused import Fused, steps_of
 from beam_batch.transforms.windows import in_global_window
 
@@ -81,8 +82,8 @@ def test_outputs_go_where_their_tags_say_one_after_the_other(stop: StopFlag) -> 
     _run([4], _build, stop)
     assert SEEN == [
         "up", "made 0", "even 0", "made 1", "odd 1", "last 10", "made 2", "even 2", "made 3",
-        "odd 3", "last 30", "even 6", "odd finished", "last finished", "even finished",
-        "even down", "last down", "odd down", "down",
+        "odd 3", "last 30", "even 6", "even finished", "odd finished", "last finished",
+        "last down", "odd down", "even down", "down",
     ]  # fmt: skip
 
 
@@ -94,9 +95,9 @@ def test_steps_are_torn_down_where_one_of_them_fails(stop: StopFlag) -> None:
         "made 0",
         "even 0",
         "made 1",
-        "even down",
         "last down",
         "odd down",
+        "even down",
         "down",
     ]
 
