@@ -55,6 +55,11 @@ class Share:
         self.limits = self._part(units)
         return self.limits
 
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the work directory has not answered for long."""
+        return self._seat.is_cut_off
+
     def close(self) -> None:
         """Leave the part to others."""
         self._seat.close()

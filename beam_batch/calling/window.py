@@ -178,6 +178,8 @@ class Window:
                 rows = len(self._tasks) + len(self._inbox)
                 waits.append(partial(share.step, self._answerer.most_in_flight, rows))
             await self._loop.run_in_executor(self._beat, _call_all, waits)
+            if share is not None and share.is_cut_off:  # others could not tell it to stop either
+                record.stop.set(f"{record.work.path} does not answer", 1)
             if record.stop.is_set_here():
                 self._stop()
             if share is not None:

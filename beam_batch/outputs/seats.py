@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from beam_batch.outputs.roll import BEAT, LOOK, Clock, Roll
+from beam_batch.outputs.roll import BEAT, LOOK, TTL, Clock, Roll
 from beam_batch.outputs.workdir import WorkDir
 from beam_batch.places import Place
 
@@ -47,6 +47,8 @@ class Seat:
     ) -> None:
         self._total = total
         self._roll = Roll(place, f"{FOLDER}{session:04d}-", clock)
+        self._clock = clock
+        self._failing_since: float | None = None
         self._claim = 0
         self._written: tuple[int, int, bool] | None = None
         self.held = 0
@@ -56,6 +58,11 @@ class Seat:
     def until(self) -> float:
         """When, by the clock, the units may be others' unless a step has renewed them."""
         return self._roll.until
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the place has answered no step for long."""
+        return self._failing_since is not None and self._clock() - self._failing_since >= TTL
 
     def step(self, in_use: int, wanted: bool = True) -> int:
         """Give, take and renew units; return how many may be used from now on.
@@ -77,8 +84,10 @@ class Seat:
                 self._write(busy, wanted)
             while self._claim_more(busy, wanted):
                 pass
+            self._failing_since = None
         except OSError:
-            pass
+            if self._failing_since is None:
+                self._failing_since = self._clock()
         return 0 if self._roll.is_lost else self.held
 
     def close(self) -> None:

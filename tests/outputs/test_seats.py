@@ -318,3 +318,26 @@ def test_in_a_store_a_worker_is_dead_when_its_object_no_longer_changes(lives: bo
     assert steps > TTL / BEAT
     world.close()
     driver.kill()
+
+
+def test_a_worker_that_never_reaches_the_store_knows_that_it_is_cut_off() -> None:
+    memory, now = Memory(), [0.0]
+    actor = Actor(memory, lambda: now[0])
+    seat = Seat(actor, 1, 9, actor.clock)
+
+    def step() -> int:
+        actor.call(lambda: seat.step(0))
+        return int(actor.finish())
+
+    actor.breaks = True
+    assert step() == 0
+    now[0] += TTL - 1
+    assert step() == 0
+    assert not seat.is_cut_off
+    now[0] += 1
+    assert step() == 0
+    assert seat.is_cut_off
+    actor.breaks = False
+    assert step() == 9
+    assert not seat.is_cut_off
+    actor.kill()
