@@ -76,17 +76,15 @@ def test_kills_of_the_driver_lose_no_row_and_resend_at_most_what_was_in_flight(
         env = environment(GENERIC_BASE_URL=server.base_url)
         args = _arguments(folder, "out.jsonl", engine, "--resume")
         for _ in range(KILLS):
-            before, target = _resent(server), server.requests + dice.randint(1, ROWS // 6)
+            target = server.requests + dice.randint(1, ROWS // 6)
             process = start(*args, env=env)
             wait_until(lambda target=target: server.requests >= target, process)
             assert process.poll() is None, process.communicate()
             interrupt(process, signal.SIGKILL)
-            assert _resent(server) - before <= server.most_in_flight
-        before = _resent(server)
         done = beam_batch(*args, env=env)
         assert done.returncode == 0, done.stderr
-        assert _resent(server) - before <= server.most_in_flight
-        assert server.most_in_flight <= PARALLEL * engine.splits
+        assert server.most_in_flight <= PARALLEL  # however many workers there are
+        assert _resent(server) <= KILLS * server.most_in_flight
     _check_whole(folder, "out.jsonl", calm)
 
 
