@@ -110,7 +110,7 @@ check: lint
 		--ignore tests/agents/test_servers.py --ignore tests/agents/test_orphans.py
 
 portable: .venv/ready-test $(PRISM)
-	BEAM_BATCH_PRISM=$(CURDIR)/$(PRISM) $(BIN)/python -m pytest tests/portable
+	BEAM_BATCH_PRISM=$(CURDIR)/$(PRISM) $(BIN)/python -m pytest -n 2 tests/portable
 
 flink-test: .venv/ready-test $(FLINK_READY)
 	BEAM_BATCH_FLINK_HOME=$(if $(HAS_JAVA),$(CURDIR)/build/flink) \

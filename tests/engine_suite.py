@@ -26,7 +26,7 @@ from tests.support import (
 
 ROWS = 400
 PARALLEL = 8
-KILLS = 3
+KILLS = 2
 
 
 def _arguments(folder: Path, output: str, engine: Started | None, *more: str) -> tuple[str, ...]:

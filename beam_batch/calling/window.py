@@ -182,6 +182,9 @@ class Window:
                 record.stop.set(f"{record.work.path} does not answer", 1)
             if record.stop.is_set_here():
                 self._stop()
+                if share is not None and record.work.is_folder and not self._tasks:
+                    share.close()  # a later session need not wait for the end of this process
+                    return
             if share is not None:
                 self._answerer.resize(share.limits)
                 self._slots.resize(*_room(share.limits))
