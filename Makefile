@@ -15,7 +15,7 @@ FLINK_READY := $(KUBERNETES) $(if $(HAS_JAVA),build/flink/ready) $(if $(HAS_GO),
 COMPOSE := docker compose --project-directory runners/flink
 REVIEWS := templates/reviews
 
-.PHONY: docs ready run test gateway lint check portable flink-test flink-up flink-run flink-down bench bench-inputs bench-limits bench-caps bench-agents bench-scale clean
+.PHONY: docs ready run test gateway lint check portable flink-ready flink-test flink-up flink-run flink-down bench bench-inputs bench-limits bench-caps bench-agents bench-scale clean
 
 # Each environment is made once, and again when setup.py changes. That of tests does for `make run`.
 .venv/ready: EXTRAS = local,pydantic
@@ -111,6 +111,8 @@ check: lint
 
 portable: .venv/ready-test $(PRISM)
 	BEAM_BATCH_PRISM=$(CURDIR)/$(PRISM) $(BIN)/python -m pytest -n 2 tests/portable
+
+flink-ready: $(FLINK_READY)
 
 flink-test: .venv/ready-test $(FLINK_READY)
 	BEAM_BATCH_FLINK_HOME=$(if $(HAS_JAVA),$(CURDIR)/build/flink) \
