@@ -24,7 +24,7 @@ from beam_batch.transforms.render_prompts import RenderPrompts
 from beam_batch.transforms.select_pending import SelectPending
 from beam_batch.transforms.write_parts import WriteParts
 from beam_batch.transforms.write_requests import PlanBatches, WriteRequests
-from beam_batch.workers import WorkerSpec
+from beam_batch.workers import LACKS, WorkerSpec
 
 LOOKS = 16
 """Elements that are spread over workers, to look at as many of them as come."""
@@ -106,13 +106,13 @@ def build_check(pipeline: beam.Pipeline, job: Job) -> None:
     elements = pipeline | "Looks" >> beam.Create(range(LOOKS))
     if not job.fused:
         elements = elements | "Reshuffle" >> beam.Reshuffle()
-    _checked(elements, job)
+    _checked(elements, job, LACKS)
 
 
-def _checked(elements: beam.PCollection, job: Job) -> beam.PCollection:
+def _checked(elements: beam.PCollection, job: Job, exit_code: int = 1) -> beam.PCollection:
     if job.worker is None:
         return elements
-    return elements | "CheckWorker" >> CheckWorker(job.worker, job.stop)
+    return elements | "CheckWorker" >> CheckWorker(job.worker, job.stop, exit_code)
 
 
 def build_requests(pipeline: beam.Pipeline, job: Job) -> None:

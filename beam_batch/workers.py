@@ -21,7 +21,7 @@ from beam_batch.version import VERSION
 
 PROBE = "probe-"
 LACKS = 2
-"""Exit code of a run whose workers lack something."""
+"""Exit code where workers lack something and nothing was sent."""
 
 
 @dataclass(frozen=True, kw_only=True)

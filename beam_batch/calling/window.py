@@ -48,6 +48,8 @@ class Window:
         self._spec = spec
         self._make_worker = make_worker
         self._driver = os.getppid()
+        if spec.record is not None and spec.record.is_past():
+            spec.record.stop.set("another session has begun", 1)
         self._share = open_share(spec)
         self._limits = limits = self._share.limits if self._share is not None else whole(spec)
         if spec.record is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from beam_batch.errors import OptionsError
 
 DIRECT, PRISM, FLINK, DASK, PORTABLE = "direct", "prism", "flink", "dask", "portable"
+NAMES = (DIRECT, PRISM, FLINK, DASK, PORTABLE)
 ENVIRONMENTS = ("external", "docker", "process", "loopback")
 _BEAM_NAMES = {
     "directrunner": DIRECT, "fnapirunner": DIRECT, "prismrunner": PRISM, "flinkrunner": FLINK,

@@ -14,7 +14,7 @@ from pathlib import Path
 from beam_batch.outputs.workdir import WorkDir
 from beam_batch.places import Place
 
-_counts: dict[tuple[str, int], Failures] = {}
+_counts: dict[tuple[str, str], Failures] = {}
 _counts_lock = threading.Lock()
 
 
@@ -60,10 +60,13 @@ class Failures:
             return self._own + self._elsewhere
 
 
-def failures_of(work: WorkDir, session: int) -> Failures:
-    """Return this process's count for a session; made at first use."""
+def failures_of(work: WorkDir, session: int, name: str) -> Failures:
+    """Return this process's count for a session; made at first use.
+
+    `name` is the session's alone, as that of its stop flag is: numbers begin anew with --overwrite.
+    """
     with _counts_lock:
-        key = work.path, session
+        key = work.path, name
         if key not in _counts:
             _counts[key] = Failures(work.place, session)
         return _counts[key]

@@ -7,7 +7,7 @@ import contextlib
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from beam_batch.outputs.failures import failures_of
+from beam_batch.outputs.failures import Failures, failures_of
 from beam_batch.outputs.parts import KEPT, KEPT_SESSION, PartWriter, encode, start_of
 from beam_batch.outputs.segments import Segments
 from beam_batch.outputs.stopping import StopFlag
@@ -40,11 +40,26 @@ class RecordSpec:
         """
         return Recorder(self, enough)
 
+    @property
+    def failures(self) -> Failures:
+        """This process's count of rows that failed."""
+        return failures_of(self.work, self.session, self.stop.name)
+
+    def is_past(self) -> bool:
+        """Whether a later session has begun; a worker that an engine starts late belongs to none.
+
+        Raises:
+            OSError: the place cannot be read.
+            OptionsError: its manifest is damaged.
+        """
+        manifest = self.work.read_manifest()
+        return manifest is not None and manifest.get("stop") != self.stop.name
+
     def count_failures(self) -> None:
         """Tell other workers of failures, learn of theirs; waits for the place."""
         if self.max_errors is not None:
             with contextlib.suppress(OSError):  # the next time it will be told
-                count = failures_of(self.work, self.session).sync()
+                count = self.failures.sync()
                 self.stop_at(self.max_errors, count)
 
     def stop_at(self, limit: int, count: int) -> None:
@@ -129,7 +144,7 @@ class Recorder:
 
     def _count_failure(self, limit: int) -> None:
         try:
-            count = failures_of(self._spec.work, self._spec.session).add()
+            count = self._spec.failures.add()
         except OSError as error:
             self._spec.stop.set(f"cannot count failures: {error.strerror}", 1)
             return

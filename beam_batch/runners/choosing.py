@@ -44,7 +44,10 @@ def by_name(spec: RunnerSpec) -> Setup:
     try:
         runner = type(create_runner(spec.name))
     except (ValueError, ImportError, AttributeError, TypeError) as error:
-        raise OptionsError(f"--runner {spec.name}: {first_line(error)}") from None
+        raise OptionsError(
+            f"--runner {spec.name} is none of {', '.join(engine.NAMES)}, and Beam has no runner of "
+            f"that name ({first_line(error)})."
+        ) from None
 
     @contextlib.contextmanager
     def opened(_: WorkDir) -> Iterator[Opened]:

@@ -9,7 +9,7 @@ from typing import Any
 import apache_beam as beam
 
 from beam_batch.outputs.stopping import StopFlag
-from beam_batch.workers import LACKS, WorkerSpec, check_place, problem_of
+from beam_batch.workers import WorkerSpec, check_place, problem_of
 
 _seen: dict[str, str | None] = {}
 """What this process has found, by the name of the driver's file."""
@@ -25,9 +25,9 @@ class CheckWorker(beam.PTransform):
         OptionsError: in the worker, where it does not see the work directory.
     """
 
-    def __init__(self, spec: WorkerSpec, stop: StopFlag) -> None:
+    def __init__(self, spec: WorkerSpec, stop: StopFlag, exit_code: int) -> None:
         super().__init__()
-        self._fn = _CheckWorkerFn(spec, stop)
+        self._fn = _CheckWorkerFn(spec, stop, exit_code)
 
     def expand(self, elements: beam.PCollection) -> beam.PCollection:
         """Apply to a collection."""
@@ -35,7 +35,8 @@ class CheckWorker(beam.PTransform):
 
 
 class _CheckWorkerFn(beam.DoFn):
-    def __init__(self, spec: WorkerSpec, stop: StopFlag) -> None:
+    def __init__(self, spec: WorkerSpec, stop: StopFlag, exit_code: int) -> None:
+        self._exit_code = exit_code
         self._spec = spec
         self._stop = stop
         self._problem: str | None = None
@@ -47,7 +48,7 @@ class _CheckWorkerFn(beam.DoFn):
             _seen[spec.file] = problem_of(spec, os.environ)
         self._problem = _seen[spec.file]
         if self._problem is not None:
-            self._stop.set(self._problem, LACKS)
+            self._stop.set(self._problem, self._exit_code)
 
     def process(self, element: Any) -> Iterator[Any]:
         if self._problem is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -127,3 +128,15 @@ def test_units_of_auto_are_as_many_requests_as_are_in_flight(most: int, tmp_path
     assert share._part(0).share == 0
     assert share.step(0, 1) == limits
     share.close()
+
+
+def test_a_worker_that_comes_after_its_session_sends_nothing(tmp_path: Path) -> None:
+    """As where an engine starts one late, and --overwrite has begun a run of its own meanwhile."""
+    work = WorkDir(str(tmp_path))
+    work.write_manifest({"session": 1, "stop": "stop-0001-new"})
+    with ScriptedServer() as server:
+        for name, is_past in (("stop-0001-old", True), ("stop-0001-new", False)):
+            spec = _spec(work, 1, server, BudgetSpec(), None)
+            record = dataclasses.replace(spec.record, stop=StopFlag(work, name))
+            Window(dataclasses.replace(spec, record=record)).close()
+            assert record.stop.is_set() == is_past
