@@ -31,10 +31,10 @@ class StopFlag:
     def set(self, reason: str, exit_code: int) -> None:
         """Raise the flag; the first reason stays. An event loop does not wait for a store."""
         _STOPPED_HERE.setdefault(self._key, (reason, exit_code))
-        data = jsonio.dumps({"reason": reason, "exit_code": exit_code})
         if not self.work.is_folder:
-            self._tell(data)
+            self._tell()
             return
+        data = jsonio.dumps({"reason": reason, "exit_code": exit_code})
         with contextlib.suppress(OSError):  # set already, or the disk is full: stopped all the same
             path = self.work.root / self.name
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -44,6 +44,8 @@ class StopFlag:
     def is_set(self) -> bool:
         """Whether the run is to stop; in an object store, as it was two seconds ago."""
         if self._key in _STOPPED_HERE:
+            if not self.work.is_folder:
+                self._tell()
             return True
         if self.work.is_folder:
             is_there = os.path.exists(self.work.root / self.name)
@@ -69,11 +71,13 @@ class StopFlag:
     def _key(self) -> str:
         return f"{self.work.path}/{self.name}"
 
-    def _tell(self, data: bytes) -> None:
-        """Put the flag into a store, once; where the store does not take it, the next call does."""
+    def _tell(self) -> None:
+        """Put the flag into a store, once; where the store does not take it, the next look does."""
         if self._key in _TOLD:
             return
         _TOLD.add(self._key)
+        reason, exit_code = _STOPPED_HERE[self._key]
+        data = jsonio.dumps({"reason": reason, "exit_code": exit_code})
 
         def put() -> None:
             try:

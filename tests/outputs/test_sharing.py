@@ -124,3 +124,29 @@ def test_failures_of_all_workers_are_counted_together() -> None:
     assert sync(0) == 5
     for actor in actors:
         actor.kill()
+
+
+def test_a_flag_that_a_store_did_not_take_is_put_at_the_next_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Place:
+        taken: dict[str, bytes] = {}  # noqa: RUF012
+        fails = 1
+
+        def get(self, name: str) -> bytes | None:
+            return self.taken.get(name)
+
+        def put(self, name: str, data: bytes) -> None:
+            if self.fails:
+                self.fails -= 1
+                raise OSError("no route")
+            self.taken[name] = data
+
+    place = Place()
+    monkeypatch.setattr(WorkDir, "place", place)
+    flag = StopFlag(WorkDir("s3://b/once", here="none"), "stop")
+    flag.set("enough", 3)
+    assert not place.taken
+    assert flag.is_set()
+    assert flag.read() == ("enough", 3)
+    assert place.taken
