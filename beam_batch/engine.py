@@ -16,7 +16,7 @@ from beam_batch.options import ModelSpec, RunSpec
 from beam_batch.options.engine import DASK, DIRECT, RunnerSpec
 from beam_batch.outputs.workdir import default_work_dir
 from beam_batch.places import scheme_of
-from beam_batch.runners.base import Opened, Setup, why
+from beam_batch.runners.base import FAILED, Opened, Setup, why
 from beam_batch.runners.choosing import choose, inherits_environment
 from beam_batch.session import Session
 from beam_batch.signals import shielded
@@ -73,14 +73,18 @@ class Engine(NamedTuple):
         from beam_batch import pipeline as graphs
 
         jobs = []
-        for part, flags in self._parts(job):
-            options = PipelineOptions(
-                flags=[*self.setup.flags, *opened.flags, *flags], allow_abbrev=False
-            )
-            pipeline = beam.Pipeline(runner=opened.make(), options=options)
-            getattr(graphs, graph)(pipeline, part)
-            jobs.append(pipeline.run())
-        self.setup.wait(jobs, job.stop)
+        try:
+            for part, flags in self._parts(job):
+                options = PipelineOptions(
+                    flags=[*self.setup.flags, *opened.flags, *flags], allow_abbrev=False
+                )
+                pipeline = beam.Pipeline(runner=opened.make(), options=options)
+                getattr(graphs, graph)(pipeline, part)
+                jobs.append(pipeline.run())
+            self.setup.wait(jobs, job.stop)
+        except Exception as error:  # what an engine elsewhere goes on with is to drain
+            job.stop.set(f"{FAILED}: {why(error)}", 1)
+            raise
 
     def _check_workers(self, job: Any, opened: Opened) -> None:
         """Have workers say what they lack, before there is anything to pay.

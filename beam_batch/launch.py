@@ -9,35 +9,29 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
-from beam_batch import jsonio
 from beam_batch.agents.cards.models import at_local_server, resolve
 from beam_batch.backend import detached, note_left_behind, run_batches
 from beam_batch.batches.stored import at_work
 from beam_batch.checks import check, describe
 from beam_batch.engine import Engine, make_engine
-from beam_batch.errors import InputLost, OptionsError, RunStopped, first_line
+from beam_batch.errors import InputLost, OptionsError, RunStopped
+from beam_batch.finishing import count, exit_code, put_in_place
 from beam_batch.options import ModelSpec, RunSpec
 from beam_batch.outputs.commit import commit
 from beam_batch.outputs.remote import (
     Upload,
     check_dataset,
-    publish,
     stage,
-    store_of,
     traces_upload,
 )
 from beam_batch.outputs.sharing import Hold, hold, wait_for_workers
 from beam_batch.outputs.summary import Summary
-from beam_batch.outputs.workdir import FINISHED, WorkDir, work_of
-from beam_batch.places import scheme_of, write_atomically
+from beam_batch.outputs.workdir import WorkDir, work_of
 from beam_batch.progress import Progress
 from beam_batch.providers import chosen_model, resolve_model
-from beam_batch.runners.base import why
-from beam_batch.session import Session, open_session, record_settings
+from beam_batch.runners.base import FAILED, why
+from beam_batch.session import Session, open_session
 from beam_batch.signals import draining, ending_on_sigterm
 
 
@@ -75,11 +69,7 @@ def run(spec: RunSpec) -> Summary:
     try:
         if not _execute(local, session, engine, spec, held):
             return Summary(exit_code=0, data=describe(spec) | detached(session))
-        data = describe(spec) | _count(session, started)
-        _put_in_place(local, session, uploads, data)
-        if not spec.output.keep_temp:
-            work.remove()
-        return Summary(exit_code=_exit_code(spec, data), data=data)
+        return _finish(spec, local, session, uploads, held, started)
     except OptionsError:  # nothing was sent
         if fresh:
             work.remove()
@@ -88,6 +78,29 @@ def run(spec: RunSpec) -> Summary:
         raise _late(work, error) from None
     finally:
         held.release()
+
+
+def _finish(
+    asked: RunSpec,
+    local: RunSpec,
+    session: Session,
+    uploads: list[Upload],
+    held: Hold,
+    started: float,
+) -> Summary:
+    """Put the files of a committed run in place, and leave nothing else behind."""
+    work = session.work
+    data = describe(asked) | count(session, started)
+    held.keep()
+    if held.is_lost:
+        raise RunStopped(
+            f"the outputs are in place, and --work-dir {work.path} is left as it is: it could "
+            "not be reached for a while, so another run may be using it"
+        )
+    put_in_place(local, session, uploads, data)
+    if not asked.output.keep_temp:
+        work.remove()
+    return Summary(exit_code=exit_code(asked, data), data=data)
 
 
 def _early(work: WorkDir, error: BaseException) -> BaseException:
@@ -195,12 +208,12 @@ def _explain(session: Session, error: Exception) -> None:
     stopped = session.stop.read()
     with contextlib.suppress(OSError), session.work.log.open("a") as log:
         traceback.print_exc(file=log)
-    if stopped is not None:
+    if stopped is not None and not stopped[0].startswith(FAILED):
         raise RunStopped(
             f"{stopped[0]}. Finished rows are kept in {session.work.path}.", stopped[1]
         )
     raise RunStopped(
-        f"the run failed: {why(error)}. Finished rows are kept in {session.work.path}; details are "
+        f"{FAILED}: {why(error)}. Finished rows are kept in {session.work.path}; details are "
         f"in {session.work.log}."
     ) from None
 
@@ -220,58 +233,3 @@ def _model_server(spec: RunSpec, work: WorkDir) -> Iterator[RunSpec]:
         if spec.crew is not None:
             spec = dataclasses.replace(spec, crew=at_local_server(spec.crew, server.url))
         yield spec
-
-
-def _count(session: Session, started: float) -> dict[str, Any]:
-    """Return the counts of a committed run in the summary's form."""
-    counts = session.work.read_commit()
-    assert counts is not None
-    counts["torn_lines"] += session.torn
-    plan = session.plan
-    return {
-        "started_at": _utc(started),
-        "completed_at": _utc(time.time()),
-        "input_rows": plan.input_rows,
-        "selected_rows": plan.selected_rows,
-        "plan_ms": plan.plan_ms,
-        "id_check_ms": plan.ids_ms,
-        **counts,
-        "duration_ms": round((time.time() - started) * 1000, 1),
-    }
-
-
-def _put_in_place(
-    local: RunSpec, session: Session, uploads: list[Upload], data: dict[str, Any]
-) -> None:
-    """Write the summary, send what is for the Hub, and note that the run is finished."""
-    if local.output.summary_output:
-        _write_summary(local.output.summary_output, data)
-    record_settings(session)
-    publish(uploads, session.work)
-    session.work.place.put(FINISHED, b"")
-
-
-def _exit_code(spec: RunSpec, data: dict[str, Any]) -> int:
-    none_ok = data["processed_rows"] > 0 and data["ok_rows"] == 0
-    return 1 if none_ok or (spec.output.fail_on_error and data["failed_rows"] > 0) else 0
-
-
-def _write_summary(named: str, data: dict[str, Any]) -> None:
-    text = jsonio.pretty(data).encode() + b"\n"
-    try:
-        if scheme_of(named):
-            place, name = store_of(named)
-            place.put(name, text)
-            return
-        path = Path(named)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text)
-    except OSError as error:
-        raise RunStopped(
-            f"the results are in place, but --summary-output {named} cannot be written "
-            f"({error.strerror or first_line(error)})"
-        ) from None
-
-
-def _utc(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -20,7 +20,7 @@ from beam_batch.calling.setup import MakeWorker, WindowSpec, make_ladder, secret
 from beam_batch.calling.shares import open_share, whole
 from beam_batch.calling.slots import Slots
 from beam_batch.calling.tally import Tally
-from beam_batch.errors import FatalReply
+from beam_batch.errors import FatalReply, first_line
 from beam_batch.outputs.gauges import GaugeSpec
 from beam_batch.outputs.recording import Recorder
 from beam_batch.outputs.roll import BEAT
@@ -128,6 +128,8 @@ class Window:
             return
         self._answerer = Answerer(worker, self._keeping(worker), self._spec.call.row_deadline)
         watchers = [asyncio.create_task(watch) for watch in (self._watch(), self._renew())]
+        for watcher in watchers:
+            watcher.add_done_callback(self._look_at)
         gc.freeze()  # what is there now is there to the end: not to be looked through every time
         ready.set_result(None)
         await self._closing.wait()
@@ -146,6 +148,16 @@ class Window:
             clean=redactor([*secrets_of(self._spec), *worker.secrets]),
             spent=self._spent,
         )
+
+    def _look_at(self, watcher: asyncio.Task[None]) -> None:
+        """Stop where a watcher has failed: nobody would renew what this worker may use."""
+        error = None if watcher.cancelled() else watcher.exception()
+        if error is None:
+            return
+        if self._spec.record is not None:
+            reason = f"a worker failed: {type(error).__name__}: {first_line(error)}"
+            self._spec.record.stop.set(reason, 1)
+        self._stop(error)
 
     async def _watch(self) -> None:
         """Notice a stopped run, so that rows which wait are let go; show numbers."""

@@ -78,9 +78,11 @@ class Hold(Protocol):
 
     Attributes:
         workers: those of all sessions, as far as they were looked at while this was taken.
+        is_lost: whether another driver may have it.
     """
 
     workers: Roll | None
+    is_lost: bool
 
     def stops(self, flag: StopFlag) -> None:
         """Raise this flag should the hold be lost."""
@@ -117,6 +119,7 @@ class FolderHold:
 
     def __init__(self, work: WorkDir) -> None:
         self.workers: Roll | None = None
+        self.is_lost = False
         self._file = (work.root / "lock").open("a")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -150,7 +153,7 @@ class StoreHold:
         self._roll = Roll(place, LOCK, clock)
         self.workers: Roll | None = Roll(place, FOLDER, clock)
         self._over, self._one = threading.Event(), threading.Lock()
-        self._is_lost = False
+        self.is_lost = False
         self._flag: StopFlag | None = None
         self._thread = threading.Thread(target=self._keep, daemon=True)
 
@@ -198,8 +201,8 @@ class StoreHold:
             reason = f"({error.strerror})"
             raise
         finally:
-            self._is_lost = self._is_lost or self._roll.is_lost
-            if self._is_lost and self._flag is not None:
+            self.is_lost = self.is_lost or self._roll.is_lost
+            if self.is_lost and self._flag is not None:
                 self._flag.set(
                     f"the work directory could not be reached {reason}, so it may be another's", 1
                 )

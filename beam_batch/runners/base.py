@@ -19,6 +19,8 @@ from beam_batch.outputs.workdir import WorkDir
 PATIENCE = 5.0
 """Seconds for an address to answer."""
 LONGEST_REASON = 500
+FAILED = "the run failed"
+"""What the reason of a stop begins with where an engine has failed."""
 
 
 class Opened(NamedTuple):
@@ -43,7 +45,7 @@ def wait_for_all(results: list[Any], stop: StopFlag) -> None:
         except BaseException as error:
             failures.append(error)
             if others:
-                stop.set(f"the run failed: {why(error)}", 1)
+                stop.set(f"{FAILED}: {why(error)}", 1)
 
     others = [threading.Thread(target=wait, args=(result,)) for result in results[1:]]
     for thread in others:

@@ -24,7 +24,7 @@ from beam_batch.errors import OptionsError, first_line
 from beam_batch.options.engine import RunnerSpec
 from beam_batch.outputs.stopping import StopFlag
 from beam_batch.outputs.workdir import WorkDir
-from beam_batch.runners.base import PATIENCE, Opened, Setup, is_here, why
+from beam_batch.runners.base import FAILED, PATIENCE, Opened, Setup, is_here, why
 
 ADDRESS, FILE = "--dask_client_address", "--dask_scheduler_file"
 LONGEST_ALONE = 60.0
@@ -137,7 +137,7 @@ def wait_until_done(results: list[Any], stop: StopFlag) -> None:
         with contextlib.suppress(Exception):  # workers close it themselves, a little later
             result.client.run(close_idle_windows, on_error="ignore")
     except BaseException as error:
-        stop.set(f"the run failed: {why(error)}", 1)
+        stop.set(f"{FAILED}: {why(error)}", 1)
         raise
     finally:
         with contextlib.suppress(Exception):
