@@ -60,8 +60,9 @@ def by_name(spec: RunnerSpec) -> Setup:
 def inherits_environment(spec: RunnerSpec, env: Mapping[str, str]) -> bool:
     """Whether all workers have this process's environment variables and modules."""
     flags = {arg.partition("=")[0] for arg in spec.beam_args}
-    if spec.kind == engine.PRISM:
-        return spec.environment in (None, "loopback") and "--environment_type" not in flags
+    if spec.kind in (engine.PRISM, engine.FLINK, engine.PORTABLE):
+        own = spec.environment is None and spec.kind == engine.PRISM
+        return (own or spec.environment == "loopback") and "--environment_type" not in flags
     if spec.kind == engine.DASK:
         given = {"--dask_client_address", "--dask_scheduler_file"} & flags
         return not given and "DASK_SCHEDULER_ADDRESS" not in env

@@ -91,7 +91,7 @@ def _local_cluster(processes: int) -> Iterator[str]:
 
     _say(f"no {ADDRESS} is given, so {processes} worker processes of this machine do the work")
     with distributed.LocalCluster(
-        n_workers=processes, threads_per_worker=1, dashboard_address=None, silence_logs=50
+        n_workers=processes, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50
     ) as cluster:
         with distributed.Client(cluster, set_as_default=False) as client:
             client.run(logging.disable, logging.ERROR)  # Beam's imports say what they lack

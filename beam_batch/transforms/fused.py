@@ -31,7 +31,7 @@ class Fused(beam.PTransform):
     Input: whatever `build` takes. Output: none; what the last steps put out is dropped.
     Guarantee: an element is a bundle of its own, whose steps are set up, finished and torn down
     whatever happens, and a retried element passes all steps again. Steps follow one another by
-    ParDo; after any other transform nothing is done. Elements are left out once `stop` is set.
+    ParDo and nothing else. Elements are left out once `stop` is set.
     """
 
     def __init__(self, build: Build, stop: StopFlag) -> None:
@@ -45,7 +45,11 @@ class Fused(beam.PTransform):
 
 
 def steps_of(build: Build) -> list[Step]:
-    """Return the steps that take the input of what `build` adds."""
+    """Return the steps that take the input of what `build` adds.
+
+    Raises:
+        TypeError: one of them is something else than a ParDo, or has side inputs.
+    """
     pipeline = beam.Pipeline(options=beam.options.pipeline_options.PipelineOptions([]))
     source = pipeline | beam.Impulse()
     build(source)
@@ -63,8 +67,12 @@ class _Takers(PipelineVisitor):
         self._source = source
 
     def visit_transform(self, node: AppliedPTransform) -> None:
-        if not isinstance(node.transform, beam.ParDo):
+        if node.transform is None or isinstance(node.transform, beam.Impulse):
             return
+        if not isinstance(node.transform, beam.ParDo) or node.side_inputs:
+            raise TypeError(
+                f"{node.full_label} is no ParDo without side inputs, so nothing fuses it"
+            )
         step = Step(node.transform.fn)
         for taken in node.main_inputs.values():
             if taken is self._source:

@@ -112,3 +112,8 @@ def test_the_steps_of_a_run_survive_a_pickle() -> None:
     first = pickle.loads(pickle.dumps(steps_of(_build)))
     assert [type(step.fn).__name__ for step in first] == ["_Sort"]
     assert {tag: len(takers) for tag, takers in first[0].takers.items()} == {None: 1, "even": 1}
+
+
+def test_what_cannot_be_fused_is_named() -> None:
+    with pytest.raises(TypeError, match="Reshuffle"):
+        steps_of(lambda limits: limits | beam.Reshuffle())
