@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple, NoReturn
 
-from beam_batch.errors import OptionsError
+from beam_batch.errors import OptionsError, RunStopped, first_line
 from beam_batch.options import ModelSpec, RunSpec
 from beam_batch.options.engine import DASK, DIRECT, RunnerSpec
 from beam_batch.outputs.workdir import default_work_dir
@@ -64,7 +64,15 @@ class Engine(NamedTuple):
             if self.checks_workers:
                 job = dataclasses.replace(job, worker=worker_spec(spec, session.work, job.splits))
                 self._check_workers(job, opened)
-            self._wait(job, opened, graph)
+            try:
+                self._wait(job, opened, graph)
+            except OptionsError as error:
+                if not self.checks_workers:
+                    raise
+                # Of a worker that came late: others have sent rows.
+                raise RunStopped(
+                    f"{FAILED}: {first_line(error)} Finished rows are kept in {session.work.path}."
+                ) from None
 
     def _wait(self, job: Any, opened: Opened, graph: str) -> None:
         import apache_beam as beam

@@ -259,7 +259,8 @@ class Window:
             return outcome
         self._tally.add(outcome)
         kind = "ok" if outcome.ok else "failed"
-        self._counts[kind] += await lane.recorder.recorded(outcome, kind)
+        written = await lane.recorder.recorded(outcome, kind)
+        self._counts[kind] += written  # not before: other rows are counted meanwhile
         if self._spent is not None and outcome.row_number is not None:
             self._spent.done(outcome.row_number)
         self._usd += outcome.telemetry.get("cost_usd") or 0.0

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from beam_batch.engine import make_engine
+from beam_batch.engine import CHECK, Engine, make_engine
 from beam_batch.errors import OptionsError, RunStopped
 from beam_batch.options import OutputSpec, RunnerSpec, RunSpec, SourceSpec
 from beam_batch.outputs.workdir import WorkDir
 from beam_batch.providers import resolve_model
 from beam_batch.runners.base import is_here, why
 from beam_batch.runners.prism import find_prism, serving
+from beam_batch.session import open_session
 
 
 def _run_spec(model: str = "echo", **runner: Any) -> RunSpec:
@@ -229,3 +230,31 @@ def test_a_failed_job_says_what_python_said_and_no_stack_of_go() -> None:
     assert why(RuntimeError(text)) == "RuntimeError: ZeroDivisionError: the worker is gone"
     assert why(RuntimeError("")) == "RuntimeError: no message"
     assert why(ConnectionError("first\nsecond")) == "ConnectionError: first"
+
+
+def test_a_worker_that_comes_late_and_lacks_something_removes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others have sent rows by then, so it is no mistake that is found before anything is sent."""
+    (tmp_path / "rows.jsonl").write_text('{"n": 1}\n')
+    spec = RunSpec(
+        source=SourceSpec(input=str(tmp_path / "rows.jsonl")),
+        output=OutputSpec(output=str(tmp_path / "out.jsonl")),
+        model=resolve_model("echo", {}),
+    )
+    work = WorkDir(str(tmp_path / "work"))
+    session = open_session(spec, work, spec.output.output)
+
+    def wait(_: Engine, job: Any, opened: Any, graph: str) -> None:
+        if graph == CHECK:
+            work.place.put(f"{job.worker.file}-worker", b"")
+            return
+        raise OptionsError("worker w has no key.")
+
+    monkeypatch.setattr(Engine, "_wait", wait)
+    engine = make_engine(spec)._replace(checks_workers=True)
+    with pytest.raises(
+        RunStopped, match="the run failed: worker w has no key. Finished rows"
+    ) as it:
+        engine.run(spec, session)
+    assert it.value.exit_code == 1
