@@ -12,7 +12,7 @@ import pytest
 from beam_batch.agents.cards.models import resolve
 from beam_batch.checks import check
 from beam_batch.errors import OptionsError
-from beam_batch.options import AgentSpec, CrewSpec, OutputSpec, RunSpec, SourceSpec
+from beam_batch.options import AgentSpec, CrewSpec, OutputSpec, RunnerSpec, RunSpec, SourceSpec
 from tests.agents.cards import load, write
 from tests.fakes import ScriptedServer
 from tests.support import beam_batch, environment, write_jsonl
@@ -53,7 +53,7 @@ def _spec(crew: CrewSpec, folder: Path, runner: str = "direct") -> RunSpec:
         output=OutputSpec(output=str(folder / "out.jsonl")),
         model=model,
         crew=crew,
-        runner=runner,
+        runner=RunnerSpec(name=runner),
     )
 
 
@@ -63,7 +63,7 @@ def test_what_is_missing_here_is_named_before_the_run(fields: str, here: Path) -
     with pytest.raises(OptionsError) as caught:
         check(_spec(crew, here), {"PATH": os.environ["PATH"]})
     assert str(caught.value) == MISSING[fields].replace("{here}", str(here))
-    check(_spec(crew, here, "prism"), {})  # whose workers may be elsewhere
+    check(_spec(crew, here, "portable"), {})  # whose workers may be elsewhere
 
 
 def test_what_is_there_is_let_through(here: Path) -> None:

@@ -24,8 +24,7 @@ def _run(folder: Path, server: ScriptedServer, *more: object) -> Any:
     return done
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(("workers", "seed"), [(1, 1), (2, 2)])
 def test_a_cap_on_money_is_never_passed(tmp_path: Path, workers: int, seed: int) -> None:
     write_jsonl(tmp_path / "rows.jsonl", [{"n": n} for n in range(400)])
     beam = ("--", f"--direct_num_workers={workers}")
