@@ -45,6 +45,11 @@ class RunnerSpec:
         self._check_environment()
         if self.flink_master is not None and self.kind != FLINK:
             raise OptionsError(f"--flink-master is for --runner flink, not {self.name}.")
+        if self.work_dir_is_shared and self.kind == DIRECT:
+            raise OptionsError(
+                "--work-dir-is-shared is for engines with workers elsewhere; those of --runner "
+                "direct are here."
+            )
 
     def _check_environment(self) -> None:
         kind, config = self.environment, self.environment_config
@@ -71,7 +76,8 @@ class RunnerSpec:
     @property
     def kind(self) -> str:
         """The engine's short name, or the class name where it has none."""
-        return _BEAM_NAMES.get(self.name.rpartition(".")[2].lower(), self.name)
+        name = self.name.rpartition(".")[2].lower()
+        return name if name in NAMES else _BEAM_NAMES.get(name, self.name)
 
     @property
     def pools(self) -> tuple[str, ...]:

@@ -59,7 +59,12 @@ def wait_for_all(results: list[Any], stop: StopFlag) -> None:
 
 def why(error: BaseException) -> str:
     """Say in a line why a job failed: what Python said last, before any stack of Go."""
-    text = str(error).partition("\ngoroutine ")[0].partition("\nStacktrace")[0]
+    details = getattr(error, "details", None)  # of gRPC: its own text ends in brackets
+    text = (
+        str(details() if callable(details) else error)
+        .partition("\ngoroutine ")[0]
+        .partition("\nStacktrace")[0]
+    )
     lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no message"]
     said = lines[0] if isinstance(error, OSError) else lines[-1]
     return f"{type(error).__name__}: {said}"[:LONGEST_REASON]
@@ -130,7 +135,7 @@ def check_answers(flag: str, address: str, what: str) -> None:
         OptionsError: no address, or nothing answers within some seconds.
     """
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or "/" in host or not port.isdigit():
         raise OptionsError(f"{flag} {address!r} is no address: give HOST:PORT.")
     try:
         socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()

@@ -7,7 +7,9 @@ requests in flight are still to be drained, and leaves it behind where the drive
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -20,7 +22,14 @@ from beam_batch.agents.tools import supervisor
 from beam_batch.errors import OptionsError, RunStopped
 from beam_batch.options.engine import RunnerSpec
 from beam_batch.outputs.workdir import WorkDir
-from beam_batch.runners.base import Opened, Setup, check_answers, environment_flags, is_here
+from beam_batch.runners.base import (
+    Opened,
+    Setup,
+    check_answers,
+    command_of,
+    environment_flags,
+    is_here,
+)
 
 VARIABLE = "BEAM_BATCH_PRISM"
 LOCATION = "--prism_location"
@@ -37,6 +46,8 @@ def prism(spec: RunnerSpec, env: Mapping[str, str]) -> Setup:
     """
     flags = environment_flags(spec, "loopback")
     program = find_prism(spec.beam_args, env)
+    if spec.environment == "process":
+        _check_command(str(spec.environment_config))
     for address in spec.pools:
         check_answers("--environment-config", address, "worker pool")
     elsewhere = spec.environment == "docker" or not all(map(is_here, spec.pools))
@@ -55,6 +66,21 @@ def prism(spec: RunnerSpec, env: Mapping[str, str]) -> Setup:
         remote=elsewhere,
         pools=spec.pools,
     )
+
+
+def _check_command(config: str) -> None:
+    """Look for a worker's program: Prism would wait for it for minutes.
+
+    Raises:
+        OptionsError: it is not here.
+    """
+    try:
+        command = json.loads(command_of(config))["command"]
+        program = shlex.split(command)[0]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise OptionsError(f"--environment-config {config!r} is no command.") from None
+    if shutil.which(program) is None:
+        raise OptionsError(f"--environment-config {config}: there is no command {program}.")
 
 
 def find_prism(beam_args: tuple[str, ...], env: Mapping[str, str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator
 from typing import Any, Self, Unpack
 
@@ -13,6 +15,7 @@ from beam_batch.calling.setup import WindowSpec
 from beam_batch.calling.window import Window
 from beam_batch.errors import FatalReply, OptionsError
 from beam_batch.options import ModelSpec
+from beam_batch.providers import needs_key, read_key
 from beam_batch.records import Outcome, Prompt
 from beam_batch.transforms.call_settings import CallSettings, window_spec
 from beam_batch.transforms.metrics import MOST_WAITING, Meter
@@ -70,12 +73,28 @@ class CallModel(beam.PTransform):
 
 
 def make_window(spec: WindowSpec) -> Window:
-    """Open a window; agents are imported only where there are some."""
+    """Open a window; agents are imported only where there are some.
+
+    Raises:
+        OptionsError: in a pipeline of somebody's own, the worker lacks the key of a model.
+    """
+    if spec.record is None:
+        _check_keys(spec)
     if spec.crew is None:
         return Window(spec)
     from beam_batch.agents.setup import make_crew
 
     return Window(spec, make_crew)
+
+
+def _check_keys(spec: WindowSpec) -> None:
+    for model in (spec.model, spec.repair.fallback):
+        variable = needs_key(model) if isinstance(model, ModelSpec) else None
+        if isinstance(model, ModelSpec) and variable and not read_key(model, os.environ):
+            raise OptionsError(
+                f"{model.text} needs an API key, and worker {socket.gethostname()} has none: set "
+                f"the environment variable {variable} there."
+            )
 
 
 class _CallModelFn(beam.DoFn):
@@ -106,6 +125,10 @@ class _CallModelFn(beam.DoFn):
         lane = self._lane
         if lane is None:
             return
+        if not isinstance(prompt, Prompt):
+            raise OptionsError(
+                f"CallModel takes prompts, got {type(prompt).__name__}: put RenderPrompts first."
+            )
         while not self._stopped():
             if lane.try_submit(prompt, place):
                 break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import apache_beam as beam
@@ -67,10 +67,18 @@ class WriteEnvelopes(beam.PTransform):
 
 
 def to_record(element: Any) -> dict[str, Any]:
-    """Return what is written of an element."""
+    """Return what is written of an element.
+
+    Raises:
+        OptionsError: it has no fields.
+    """
     if isinstance(element, Outcome):
         return element.envelope
     data = element._asdict() if hasattr(element, "_asdict") else element
+    if not isinstance(data, Mapping):
+        raise OptionsError(
+            f"WriteEnvelopes takes outcomes, dicts and Beam Rows, got {type(element).__name__}."
+        )
     return {str(name): normalise(value) for name, value in data.items()}
 
 

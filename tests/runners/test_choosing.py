@@ -18,6 +18,7 @@ from beam_batch.options import OutputSpec, RunnerSpec, RunSpec, SourceSpec
 from beam_batch.outputs.workdir import WorkDir
 from beam_batch.providers import resolve_model
 from beam_batch.runners.base import is_here, why
+from beam_batch.runners.choosing import choose
 from beam_batch.runners.prism import find_prism, serving
 from beam_batch.session import open_session
 
@@ -257,3 +258,35 @@ def test_a_worker_that_comes_late_and_lacks_something_removes_nothing(
     with pytest.raises(RunStopped, match=r"the run failed: worker w has no key\. Finished") as it:
         engine.run(spec, session)
     assert it.value.exit_code == 1
+
+
+def test_short_names_may_be_written_large() -> None:
+    assert RunnerSpec(name="Direct").kind == "direct"
+    assert RunnerSpec(name="DASK").kind == "dask"
+
+
+def test_a_worker_s_command_that_is_not_there_is_named(program: Path) -> None:
+    spec = RunnerSpec(
+        name="prism",
+        environment="process",
+        environment_config="no-such-command --x",
+        beam_args=(f"--prism_location={program}",),
+    )
+    with pytest.raises(OptionsError, match=r"no-such-command --x: there is no command no-such-com"):
+        choose(spec, None, {})
+
+
+def test_what_grpc_says_is_said() -> None:
+    class Refused(Exception):
+        def details(self) -> str:
+            return "worker pool is gone"
+
+        def __str__(self) -> str:
+            return "<_MultiThreadedRendezvous\n\tdetails = x\n>"
+
+    assert why(Refused()) == "Refused: worker pool is gone"
+
+
+def test_a_shared_work_directory_is_not_for_workers_that_are_here() -> None:
+    with pytest.raises(OptionsError, match="--work-dir-is-shared is for engines with workers else"):
+        RunnerSpec(work_dir_is_shared=True)
