@@ -9,6 +9,8 @@ from apache_beam.ml.inference.base import RunInference
 from beam_batch import CallModel, OpenAICompatibleModelHandler, RenderPrompts
 from tests.transforms.support import pipeline
 
+NO_KEY = "the environment variable OPENAI_API_KEY there"
+
 
 def test_text_where_prompts_should_be_is_named() -> None:
     with pytest.raises(Exception, match="takes prompts, got str: put Render"), pipeline() as p:
@@ -20,13 +22,13 @@ def test_a_worker_without_the_key_says_which_before_it_sends(
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with (
-        pytest.raises(Exception, match="the environment variable OPENAI_API_KEY there"),
+        pytest.raises(Exception, match=NO_KEY),
         pipeline() as p,
     ):
         rows = p | beam.Create([{"a": 1}]) | RenderPrompts("{{a}}")
         rows.prompts | CallModel("openai.m")
     with (
-        pytest.raises(Exception, match="the environment variable OPENAI_API_KEY there"),
+        pytest.raises(Exception, match=NO_KEY),
         pipeline() as p,
     ):
         p | beam.Create(["x"]) | RunInference(OpenAICompatibleModelHandler("openai.m"))
