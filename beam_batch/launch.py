@@ -19,6 +19,7 @@ from beam_batch.errors import InputLost, OptionsError, RunStopped
 from beam_batch.finishing import count, exit_code, put_in_place
 from beam_batch.options import ModelSpec, RunSpec
 from beam_batch.outputs.commit import commit
+from beam_batch.outputs.parts import with_new_lists
 from beam_batch.outputs.remote import (
     Upload,
     check_dataset,
@@ -181,7 +182,7 @@ def _execute(spec: RunSpec, session: Session, engine: Engine, asked: RunSpec, he
                 engine.run(resolved, session)
             held.keep()
             if committed and not session.stop.is_set():
-                _commit(session)
+                with_new_lists(session.work.place, lambda: commit(session.commit))
     except (RunStopped, OptionsError):
         raise
     except Exception as error:
@@ -191,16 +192,6 @@ def _execute(spec: RunSpec, session: Session, engine: Engine, asked: RunSpec, he
         reason, code = stopped
         raise RunStopped(f"{reason}. Finished rows are kept in {session.work.path}.", code)
     return committed
-
-
-def _commit(session: Session) -> None:
-    """Commit; once more where a worker that nobody waits for has just put segments together."""
-    try:
-        commit(session.commit)
-    except FileNotFoundError as error:
-        if not session.work.is_at_fault(error):
-            raise
-        commit(session.commit)
 
 
 def _explain(session: Session, error: Exception) -> None:

@@ -259,9 +259,9 @@ class Window:
             return outcome
         self._tally.add(outcome)
         kind = "ok" if outcome.ok else "failed"
-        written = await lane.recorder.recorded(outcome, kind)
-        self._counts[kind] += written  # not before: other rows are counted meanwhile
-        if self._spent is not None and outcome.row_number is not None:
+        is_recorded = await lane.recorder.recorded(outcome, kind)
+        self._counts[kind] += is_recorded  # not before: other rows are counted meanwhile
+        if is_recorded and self._spent is not None and outcome.row_number is not None:
             self._spent.done(outcome.row_number)
         self._usd += outcome.telemetry.get("cost_usd") or 0.0
         if record.stop.is_set_here():

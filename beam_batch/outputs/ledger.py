@@ -166,7 +166,15 @@ class Ledger:
 
 
 def spent_by_sessions(work: WorkDir, counts: Callable[[int], bool]) -> tuple[float, int]:
-    """Add up what some sessions have spent, with and without an outcome: US dollars, and tokens."""
+    """Add up what some sessions have spent, with and without an outcome: US dollars, and tokens.
+
+    Raises:
+        OSError: the work directory cannot be read.
+    """
+    return parts.with_new_lists(work.place, lambda: _spent_by_sessions(work, counts))
+
+
+def _spent_by_sessions(work: WorkDir, counts: Callable[[int], bool]) -> tuple[float, int]:
     lost = spent.lost(work, counts)
     usd, tokens = lost.usd or 0.0, _total(lost.usage)
     for part in parts.all_parts(work.place):

@@ -7,13 +7,14 @@ lets a reader copy the envelope without parsing it. Where the row has a trace, i
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, TypeVar
 
 from beam_batch import jsonio
 from beam_batch.outputs.segments import whole_files
@@ -25,6 +26,8 @@ KEPT = "kept"
 KINDS = ("failed", KEPT, "ok", "unrenderable")
 OPEN_FILES = 16
 KEPT_SESSION = 0
+MOST_LISTS = 20
+"""Times that part files are listed for one reading, where others put theirs together meanwhile."""
 _HEAD = re.compile(
     rb'\{"row_number":(\d+),"ok":(true|false),"size":(\d+)(?:,"telemetry_size":(\d+))?,"envelope":'
 )
@@ -116,6 +119,28 @@ def of_shard(place: Place, shard: int) -> list[PartFile]:
     return [PartFile.of(place, item) for item in whole_files(listed)]
 
 
+_Read = TypeVar("_Read")
+
+
+def with_new_lists(place: Place, read: Callable[[], _Read]) -> _Read:
+    """Have files listed and read, and do so again where a segment has vanished since the list.
+
+    It has become a part of its whole, which the next list has; `read` begins anew each time. In a
+    folder there are no segments, so what is not there is an error.
+
+    Raises:
+        FileNotFoundError: something else than an object of the place is not there.
+        OSError: again and again, what is listed is not there; or the place cannot be read.
+    """
+    for _ in range(MOST_LISTS):
+        try:
+            return read()
+        except FileNotFoundError as error:
+            if place.is_folder or error.filename != place.uri:
+                raise
+    raise OSError(errno.EIO, "what it lists is not there when it is read", place.uri)
+
+
 def scan(part: PartFile) -> Iterator[Entry | None]:
     """List the outcomes of a part file; None stands for a torn line."""
     offset = 0
@@ -201,11 +226,7 @@ class FinishedRows:
 
     def of(self, shard: int) -> set[int]:
         """Collect the numbers of a shard's rows, as `finished_rows` does."""
-        while True:
-            try:
-                return finished_rows(self._files(shard), self._session)
-            except FileNotFoundError:  # a segment has become a part of its whole since the list
-                self._listed = None
+        return with_new_lists(self._place, lambda: finished_rows(self._files(shard), self._session))
 
     def _files(self, shard: int) -> list[PartFile]:
         if not self._place.is_folder:

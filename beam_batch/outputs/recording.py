@@ -7,6 +7,7 @@ import contextlib
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from beam_batch.errors import first_line
 from beam_batch.outputs.failures import Failures, failures_of
 from beam_batch.outputs.parts import KEPT, KEPT_SESSION, PartWriter, encode, start_of
 from beam_batch.outputs.segments import Segments
@@ -69,20 +70,26 @@ class RecordSpec:
 
 
 class Recorder:
-    """Appends outcomes to part files by their kind and shard."""
+    """Appends outcomes to part files by their kind and shard.
+
+    Attributes:
+        has_lost: whether some were not written, and the run stops.
+    """
 
     def __init__(self, spec: RecordSpec, enough: int = ENOUGH) -> None:
         self._spec = spec
         self._place = spec.work.place
         self._writers: dict[str, PartWriter] = {}
         self._segments: Segments | None = None
+        self.has_lost = False
         if not self._place.is_folder:
             self._segments = Segments(self._place, enough)
 
     def record(self, outcome: Outcome, kind: str) -> bool:
         """Write one outcome; False where the disk does not take it, and then the run stops.
 
-        In an object store it is written when the recorder is closed, at the latest.
+        In an object store it is written when the recorder is closed, at the latest; where that does
+        not take it, `close` stops the run.
         """
         try:
             if self._segments is not None:
@@ -109,7 +116,10 @@ class Recorder:
         return True
 
     def close(self) -> list[Receipt]:
-        """Sync and close the part files, and say what was written."""
+        """Sync and close the part files, and say what was written in a folder.
+
+        The run stops where a store has not taken something, whether or not it was waited for.
+        """
         self._spec.count_failures()
         receipts = [receipt for writer in self._writers.values() for receipt in writer.close()]
         if self._segments is not None:
@@ -126,7 +136,8 @@ class Recorder:
 
     def _lost(self, error: OSError) -> bool:
         """Stop the run: every further reply would be lost as well."""
-        reason = f"cannot write to {self._spec.work.path}: {error.strerror}"
+        self.has_lost = True
+        reason = f"cannot write to {self._spec.work.path}: {error.strerror or first_line(error)}"
         self._spec.stop.set(reason, 1)
         return False
 

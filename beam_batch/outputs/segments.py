@@ -1,7 +1,9 @@
 """Files that grow line by line in an object store, where nothing can be appended to.
 
 What was added since the last segment goes out as the next one as soon as that is worth it. In the
-end a file is put in place whole, and its segments are removed; who finds both takes the whole.
+end a file is put in place whole, and its segments are removed; who finds both takes the whole. That
+holds what the store did not take as a segment as well: it may have taken it all the same, or do so
+later, and no other segment is ever put under that number.
 """
 
 from __future__ import annotations
@@ -50,16 +52,64 @@ class _Segment:
 
 
 class _File:
-    """A file in the making: how many segments it has, and all that they hold."""
+    """A file in the making: how many segments it has, and all that they hold.
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    Attributes:
+        start: what its name begins with; files that follow one another have it in common.
+        segments: how many were put, or tried.
+        is_kept: whether nothing is lacking in what is kept to be put whole.
+    """
+
+    def __init__(self, start: str) -> None:
+        self.start = start
+        self.name = f"{start}-{uuid.uuid4().hex[:8]}"
         self.segments = 0
         self.open: _Segment | None = None
-        self.whole: IO[bytes] = TemporaryFile()  # noqa: SIM115
+        self.is_kept = True
+        self._whole: IO[bytes] | None = None
 
-    def segment(self, number: int) -> str:
-        """Name a segment."""
+    @property
+    def is_full(self) -> bool:
+        """Whether it is to be made whole, and another one begun."""
+        size = self._whole.tell() if self._whole is not None else 0
+        return self.segments >= MOST_SEGMENTS or size >= MOST_BYTES
+
+    def next_segment(self) -> str:
+        """Name a segment as no other one is named."""
+        self.segments += 1
+        return self._segment(self.segments - 1)
+
+    def all_segments(self) -> list[str]:
+        """Name all segments, also those that the store did not take."""
+        return [self._segment(number) for number in range(self.segments)]
+
+    def keep(self, data: bytes) -> None:
+        """Add what a segment holds to the whole, on this machine's disk.
+
+        Raises:
+            OSError: the disk does not take it; then the file stays in segments.
+        """
+        is_kept, self.is_kept = self.is_kept, False
+        if self._whole is None:
+            self._whole = TemporaryFile()  # noqa: SIM115
+        self._whole.write(data)
+        self.is_kept = is_kept
+
+    def take(self) -> bytes:
+        """Return the whole, at most MOST_BYTES and a segment, and keep it no longer."""
+        if self._whole is None:
+            return b""
+        with self._whole as whole:
+            whole.seek(0)
+            return whole.read()
+
+    def discard(self) -> None:
+        """Keep the whole no longer; what the store took of it is there in segments."""
+        if self._whole is not None:
+            with contextlib.suppress(OSError):
+                self._whole.close()
+
+    def _segment(self, number: int) -> str:
         return f"{self.name}.{number:06d}.jsonl"
 
 
@@ -75,6 +125,7 @@ class Segments:
         self._files: OrderedDict[str, _File] = OrderedDict()
         self._changed = threading.Condition()
         self._ending = False
+        self._failure: Exception | None = None
         self._thread: threading.Thread | None = None
 
     def add(self, start: str, line: bytes) -> Future[None]:
@@ -84,7 +135,7 @@ class Segments:
         """
         with self._changed:
             if start not in self._files:
-                self._files[start] = _File(f"{start}-{uuid.uuid4().hex[:8]}")
+                self._files[start] = _File(start)
             self._files.move_to_end(start)
             file = self._files[start]
             if file.open is None:
@@ -107,30 +158,40 @@ class Segments:
         """Write what is left, and put every file in place whole.
 
         Raises:
-            OSError: the store does not take it.
+            OSError: the store did not take a line, whoever waited for it, or does not take a file.
         """
         with self._changed:
             self._ending = True
             self._changed.notify()
         if self._thread is not None:
             self._thread.join()
-        for file in self._files.values():
-            self._make_whole(file)
-        self._files.clear()
+        try:
+            while self._files:
+                self._make_whole(self._files.popitem(last=False)[1])
+        except OSError as error:
+            self._failure = self._failure or error
+            for file in self._files.values():
+                file.discard()
+        if self._failure is not None:
+            raise self._failure
 
     def _write(self) -> None:
         while (found := self._next()) is not None:
             file, segment = found
-            data = b"".join(segment.lines)
             try:
-                self._place.put(file.segment(file.segments), data)
+                self._put(file, b"".join(segment.lines))
             except Exception as error:
+                self._failure = self._failure or error
                 segment.written.set_exception(error)
-                continue
-            file.whole.write(data)
-            file.segments += 1
-            segment.written.set_result(None)
+            else:
+                segment.written.set_result(None)
             self._retire(file)
+
+    def _put(self, file: _File, data: bytes) -> None:
+        try:
+            self._place.put(file.next_segment(), data)
+        finally:
+            file.keep(data)
 
     def _next(self) -> tuple[_File, _Segment] | None:
         """Wait for a segment that is due; None once all are written and nothing more comes."""
@@ -150,23 +211,26 @@ class Segments:
                 self._changed.wait(min(due for due, _ in waiting) - now if waiting else None)
 
     def _retire(self, written: _File) -> None:
-        """Be done with a file of many segments, or where there are many files, with the oldest."""
+        """Be done with a file that is full, or where there are many, with one that rests."""
         with self._changed:
-            start, file = next(iter(self._files.items()))
-            if written.segments >= MOST_SEGMENTS or written.whole.tell() >= MOST_BYTES:
-                start, file = written.name.rpartition("-")[0], written
-            elif len(self._files) <= MOST_FILES:
+            file = written if written.is_full else self._spare()
+            if file is None:
                 return
-            if file.open is not None:
-                return
-            del self._files[start]
-        with contextlib.suppress(OSError):  # its segments are there
+            del self._files[file.start]
+            if file.open is not None:  # its lines go to the next one
+                following = self._files[file.start] = _File(file.start)
+                following.open, file.open = file.open, None
+        with contextlib.suppress(OSError):  # its segments are there, or `close` says which is not
             self._make_whole(file)
 
+    def _spare(self) -> _File | None:
+        """Return the oldest file to which nothing is added, where there are too many."""
+        if len(self._files) <= MOST_FILES:
+            return None
+        return next((file for file in self._files.values() if file.open is None), None)
+
     def _make_whole(self, file: _File) -> None:
-        with file.whole:
-            if not file.segments:
-                return
-            file.whole.seek(0)
-            self._place.put(f"{file.name}.jsonl", file.whole.read())
-        self._place.remove([file.segment(number) for number in range(file.segments)])
+        data = file.take()
+        if data and file.is_kept:
+            self._place.put(f"{file.name}.jsonl", data)
+            self._place.remove(file.all_segments())

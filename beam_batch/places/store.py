@@ -82,7 +82,9 @@ class Store:
     def open(self, name: str) -> IO[bytes]:
         """Open an object; reads are ranges of 8 MiB."""
         size = int(self._asked(lambda: self._files.info(self._path(name)))["size"])
-        return io.BufferedReader(RemoteFile(f"{self.uri}/{name}", self._files, size), READ_AHEAD)
+        return io.BufferedReader(
+            _Object(f"{self.uri}/{name}", self._files, size, self._asked), READ_AHEAD
+        )
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove objects, some hundred in one request."""
@@ -112,6 +114,19 @@ class Store:
             raise OSError(_errno(error), first_line(said or error), self.uri) from None
         self._is_down = False
         return result
+
+
+class _Object(RemoteFile):
+    """An object open for reading; what goes wrong meanwhile is an OSError of its store's."""
+
+    def __init__(
+        self, uri: str, files: Any, size: int, asked: Callable[[Callable[[], Any]], Any]
+    ) -> None:
+        super().__init__(uri, files, size)
+        self._asked_store = asked
+
+    def _asked(self, call: Callable[[], Any]) -> Any:
+        return self._asked_store(call)
 
 
 def _errno(error: Exception) -> int:

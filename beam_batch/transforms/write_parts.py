@@ -1,4 +1,7 @@
-"""WriteParts: outcomes to part files, each on disk before the next element is taken."""
+"""WriteParts: outcomes to part files, each on disk before the next element is taken.
+
+In an object store they are there at the end of the bundle.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +42,7 @@ class _WritePartsFn(beam.DoFn):
 
     def start_bundle(self) -> None:
         self._recorder = self._record.open()
+        self._before = self._written
 
     def process(self, outcome: Outcome) -> None:
         if self._recorder.record(outcome, self._kind):
@@ -46,7 +50,10 @@ class _WritePartsFn(beam.DoFn):
             self._gauge.show({self._kind: self._written})
 
     def finish_bundle(self) -> Iterator[Any]:
-        if self._written:
+        receipts = self._recorder.close()
+        if self._recorder.has_lost:  # which of them, nobody knows
+            self._written = self._before
+        if self._written != self._before or self._recorder.has_lost:
             self._gauge.show({self._kind: self._written}, force=True)
-        for receipt in self._recorder.close():
+        for receipt in receipts:
             yield in_global_window(receipt)

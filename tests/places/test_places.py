@@ -61,6 +61,16 @@ def test_an_object_is_read_from_front_to_back_and_here_and_there(place: Place) -
         place.open("none")
 
 
+def test_what_is_removed_while_it_is_open_for_reading_is_not_found(s3: None) -> None:
+    place = place_of(f"s3://data/{uuid.uuid4().hex}")
+    place.put("a", b"1")
+    with place.open("a") as file:
+        place.remove(["a"])
+        with pytest.raises(FileNotFoundError) as raised:
+            file.read()
+    assert raised.value.filename == place.uri
+
+
 def test_removing_what_is_gone_is_no_error(place: Place) -> None:
     place.put("a", b"1")
     place.put("b", b"2")

@@ -21,14 +21,8 @@ def test_a_worker_without_the_key_says_which_before_it_sends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with (
-        pytest.raises(Exception, match=NO_KEY),
-        pipeline() as p,
-    ):
-        rows = p | beam.Create([{"a": 1}]) | RenderPrompts("{{a}}")
-        rows.prompts | CallModel("openai.m")
-    with (
-        pytest.raises(Exception, match=NO_KEY),
-        pipeline() as p,
-    ):
-        p | beam.Create(["x"]) | RunInference(OpenAICompatibleModelHandler("openai.m"))
+    handler = OpenAICompatibleModelHandler("openai.m")
+    with pytest.raises(Exception, match=NO_KEY), pipeline() as p:
+        (p | beam.Create([{"a": 1}]) | RenderPrompts("{{a}}")).prompts | CallModel("openai.m")
+    with pytest.raises(Exception, match=NO_KEY), pipeline() as p:
+        p | beam.Create(["x"]) | RunInference(handler)
