@@ -162,6 +162,23 @@ def test_a_run_writes_what_it_writes_with_a_folder(place: Place, engine: tuple[s
     assert written[0] == written[1]
 
 
+def test_beam_s_own_s3_file_system_sees_the_same_work_directory(place: Place) -> None:
+    """Part files are plain objects, for whatever else reads the store."""
+    with ScriptedServer() as server:
+        done = place.run(server, "out.jsonl", "--keep-temp")
+        assert done.returncode == 0, done.stderr
+    pytest.importorskip("boto3", reason="Beam's S3 file system needs boto3; moto brings it")
+    from apache_beam.io.aws.s3filesystem import S3FileSystem
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    reach = {"endpoint_url": "AWS_ENDPOINT_URL", "region_name": "AWS_DEFAULT_REGION"}
+    reach |= {"access_key_id": "AWS_ACCESS_KEY_ID", "secret_access_key": "AWS_SECRET_ACCESS_KEY"}
+    files = S3FileSystem(PipelineOptions([f"--s3_{k}={place.env[v]}" for k, v in reach.items()]))
+    (found,) = files.match([f"{place.uri}/parts/*"])
+    lines = [line for file in found.metadata_list for line in files.open(file.path)]
+    assert {json.loads(line)["row_number"] for line in lines} == set(range(1, ROWS + 1))
+
+
 @pytest.mark.parametrize("engine", [(), TWO], ids=["direct", "two-processes"])
 def test_a_killed_driver_costs_at_most_its_window(place: Place, engine: tuple[str, ...]) -> None:
     with ScriptedServer(delay=0.05) as server:
