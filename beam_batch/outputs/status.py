@@ -20,7 +20,7 @@ from beam_batch.outputs.workdir import (
 from beam_batch.places import scheme_of
 
 FRESH = 15.0
-"""Seconds after which a worker that shows nothing new is held to be gone."""
+"""Seconds after which a worker that shows nothing new is held to be gone; it does so every two."""
 
 
 def find_run(named: str) -> WorkDir | None:
@@ -49,22 +49,28 @@ def find_run(named: str) -> WorkDir | None:
 def survey(work: WorkDir) -> dict[str, Any]:
     """Say how a run is.
 
+    What workers show is some seconds old, and lacks what a killed one did after its last note. One
+    that was killed is at work until FRESH seconds have passed, and one that is held up for longer
+    is not. Both are measured against the clock of this machine, as are the rates and times of
+    workers with clocks of their own.
+
     Returns: `state` (starting, at work, stopping, stopped, silent, finishing or finished) and its
     `reason`; `session`, its first is 1; of the plan `rows`, `kept` (answered by an earlier run) and
     `left`; `ok` of all sessions and `failed` of this one, which a resumed run sends again; `usd`,
     `requests`, `retries`, `input_tokens` and `output_tokens` of all sessions; `latency_ms`, a row's
-    mean; `in_flight`, `rows_per_s` and `workers` of this session; `told_s`, seconds since a worker
-    last wrote (None: none did).
+    mean; `rows_per_s` of this session; its `workers` that are not gone, and what they have
+    `in_flight`; `told_s`, seconds since a worker last wrote (None: none did).
     """
     manifest = work.read_manifest()
     assert manifest is not None
     session = manifest["session"]
     mine, every = gauges_of(work, session), total(gauges_of(work).values())
-    now = total(mine.values())
+    now, living = total(mine.values()), _living(mine)
+    in_flight = sum(int(gauge.get("in_flight", 0)) for gauge in living.values())
     failed = int(now.get("failed", 0) + now.get("unrenderable", 0))
     ok, kept, rows = int(every.get("ok", 0)), manifest.get("kept", 0), _rows(work, manifest["plan"])
     told = time.time() - max(gauge.get(AT, 0) for gauge in mine.values()) if mine else None
-    state, reason = _state(work, manifest, now, told)
+    state, reason = _state(work, manifest, in_flight, told)
     counts = ("requests", "retries", "input_tokens", "output_tokens")
     return {
         "state": state,
@@ -75,13 +81,13 @@ def survey(work: WorkDir) -> dict[str, Any]:
         "ok": ok,
         "failed": failed,
         "left": max(0, rows - kept - ok - failed),
-        "in_flight": int(now.get("in_flight", 0)),
+        "in_flight": in_flight,
         "rows_per_s": _rate(now.get("ok", 0) + failed, mine),
         "usd": every.get("usd", 0.0),
         **{name: int(every.get(name, 0)) for name in counts},
         "latency_ms": round(every.get("latency_ms", 0) / max(1, every.get("asked_rows", 0)), 1),
         "told_s": None if told is None else round(told, 1),
-        "workers": [_worker(name, gauge) for name, gauge in mine.items() if "in_flight" in gauge],
+        "workers": [_worker(name, gauge) for name, gauge in living.items() if "in_flight" in gauge],
     }
 
 
@@ -107,13 +113,19 @@ def show(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _living(gauges: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Leave out what workers show that are gone."""
+    now = time.time()
+    return {name: gauge for name, gauge in gauges.items() if now - gauge.get(AT, 0) < FRESH}
+
+
 def _rows(work: WorkDir, plan: str) -> int:
     data = work.place.get(f"{plan}/plan.json")
     return int(jsonio.loads(data)["selected_rows"]) if data is not None else 0
 
 
 def _state(
-    work: WorkDir, manifest: dict[str, Any], now: dict[str, float], told: float | None
+    work: WorkDir, manifest: dict[str, Any], in_flight: int, told: float | None
 ) -> tuple[str, str]:
     """Return the state and, where there is one, its reason."""
     if work.place.get(FINISHED) is not None:
@@ -121,9 +133,10 @@ def _state(
     if work.place.get(COMMIT) is not None:
         return "finishing", "its files are being put in place"
     is_fresh = told is not None and told < FRESH
-    stopped = StopFlag(work, manifest["stop"]).read()
+    flag = manifest.get("stop")  # those of earlier versions have none
+    stopped = StopFlag(work, flag).read() if flag is not None else None
     if stopped is not None:
-        return ("stopping" if is_fresh and now.get("in_flight") else "stopped"), stopped[0]
+        return ("stopping" if in_flight else "stopped"), stopped[0]
     if told is None:
         return "starting", "no worker has written yet"
     if is_fresh:

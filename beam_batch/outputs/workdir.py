@@ -201,7 +201,11 @@ class WorkDir:
         return f"{self.place.uri}/{folder.name}"
 
     def clear(self, keep: Path | None = None) -> None:
-        """Remove what an earlier run left, but not the lock and nothing that is not ours."""
+        """Remove what an earlier run left, but not the lock and nothing that is not ours.
+
+        A folder's is removed with the folders that it is in. Objects are in none, and all that are
+        below the place are listed, to leave those alone that others keep there.
+        """
         self.place.remove([MANIFEST])  # first: what is left without it means nothing
         for child in list(self.root.iterdir()) if self.root.exists() else []:
             if child.name in _STAY or child == keep or not _is_owned(child):

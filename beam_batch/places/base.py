@@ -41,7 +41,12 @@ class Place(Protocol):
         """Return an object, or None where there is none."""
 
     def list(self, prefix: str) -> list[Listed]:
-        """List the objects whose names begin so, by name; a folder that is not there is empty."""
+        """List all objects whose names begin so, by name; where there is none, nothing.
+
+        A prefix is the beginning of a text: "a/" is all that is below a, however deep, "a/b" is
+        a/b, a/bc and a/b/c, and "" is everything. Nothing is said of folders, and a file of a
+        folder whose name ends with .tmp is one in the making, no object.
+        """
 
     def names(self) -> set[str]:
         """Return the first parts of all names that are there."""

@@ -48,17 +48,22 @@ class Folder:
             return None
 
     def list(self, prefix: str) -> list[Listed]:
-        """List the files of one folder; a prefix names a folder and the beginning of a name."""
+        """List files, also of folders below; only those folders are read that may have some."""
         folder, _, start = prefix.rpartition("/")
-        found: list[Listed] = []
-        with contextlib.suppress(FileNotFoundError), os.scandir(self._root / folder) as entries:
+        return sorted(self._below(f"{folder}/" if folder else "", start))
+
+    def _below(self, folder: str, start: str) -> Iterator[Listed]:
+        """Yield the files below a folder ("" or with / at its end) by the beginning of names."""
+        missing = contextlib.suppress(FileNotFoundError, NotADirectoryError)  # or removed meanwhile
+        with missing, os.scandir(self._root / folder) as entries:
             for entry in entries:
-                if entry.name.startswith(start) and not entry.name.endswith(".tmp"):
-                    with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                        if entry.is_file():
-                            name = f"{folder}/{entry.name}" if folder else entry.name
-                            found.append(Listed(name, entry.stat().st_size))
-        return sorted(found)
+                if not entry.name.startswith(start) or entry.name.endswith(".tmp"):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    yield from self._below(f"{folder}{entry.name}/", "")
+                elif entry.is_file():
+                    with contextlib.suppress(FileNotFoundError):
+                        yield Listed(f"{folder}{entry.name}", entry.stat().st_size)
 
     def names(self) -> set[str]:
         """List the folder itself."""

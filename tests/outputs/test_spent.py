@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
+from beam_batch.calling.window import Window
 from beam_batch.outputs import parts
 from beam_batch.outputs.commit import NEW, CommitSpec, commit
 from beam_batch.outputs.ledger import spent_by_sessions
@@ -154,3 +157,20 @@ def test_the_journal_goes_with_the_work_directory(work: WorkDir) -> None:
     assert not (work.root / "spent").exists()
     work.remove()
     assert not work.root.exists()
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_a_row_is_noted_as_done_where_its_outcome_is_recorded(is_recorded: bool) -> None:
+    async def answer(_: Any) -> Outcome:
+        return Outcome(0, 7, True, {}, {"cost_usd": 0.5})
+
+    async def recorded(*_: Any) -> bool:
+        return is_recorded
+
+    window: Any = MagicMock(_counts={"ok": 0}, _usd=0.0)
+    window._answerer.answer = answer
+    lane = MagicMock()
+    lane.recorder.recorded = recorded
+    asyncio.run(Window._result(window, MagicMock(), lane))
+    assert window._spent.done.called == is_recorded
+    assert window._counts == {"ok": is_recorded}

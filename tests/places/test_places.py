@@ -49,6 +49,29 @@ def test_a_list_holds_one_folder_by_the_beginning_of_names(place: Place) -> None
     assert len(place.list("parts/ok-")) == 3
 
 
+def test_a_list_holds_all_whose_names_begin_so_however_deep(place: Place) -> None:
+    names = ["a/b", "a/b.json", "a/b/c", "a/d/e/f", "ab", "b"]
+    if place.is_folder:  # where a name is a file or a folder
+        names.remove("a/b")
+    for name in names:
+        place.put(name, b"x")
+    for prefix in ("", "a", "a/", "a/b", "a/b/", "a/d", "a/d/", "a/d/e/f", "b", "b/", "c", "c/"):
+        expected = [(name, 1) for name in names if name.startswith(prefix)]
+        assert place.list(prefix) == expected, prefix
+
+
+def test_a_file_in_the_making_is_no_object_and_a_link_out_of_a_folder_is_not_followed(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "x").touch()
+    place = place_of(str(tmp_path / "place"))
+    place.put("a/b", b"1")
+    (tmp_path / "place" / "a" / "b.tmp").touch()
+    (tmp_path / "place" / "link").symlink_to(tmp_path / "elsewhere")
+    assert place.list("") == [("a/b", 1)]
+
+
 def test_an_object_is_read_from_front_to_back_and_here_and_there(place: Place) -> None:
     lines = [b"%d\n" % n for n in range(1000)]
     place.put("data", b"".join(lines))
