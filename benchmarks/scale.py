@@ -133,7 +133,7 @@ def million(folder: Path, start: Start, name: str) -> list[str]:
             [*command, *options, *engine.arguments], stdout=subprocess.DEVNULL
         )
         watcher = threading.Thread(
-            target=_watch, args=(process, output, engine.workers, started, looks)
+            target=_watch, args=(process, output, engine.workers or (lambda _: []), started, looks)
         )
         watcher.start()
         if process.wait():
@@ -156,7 +156,7 @@ def million(folder: Path, start: Start, name: str) -> list[str]:
 def _watch(
     process: subprocess.Popen[bytes],
     output: Path,
-    workers: Callable[[], list[int]],
+    workers: Callable[[int], list[int]],
     started: float,
     looks: list[Look],
 ) -> None:
@@ -167,7 +167,7 @@ def _watch(
             Look(
                 time.monotonic() - started,
                 _memory([process.pid]),
-                _memory(workers()),
+                _memory(workers(process.pid)),
                 _memory(_below(process.pid)),
                 len(sizes),
                 sum(sizes) / 1e6,

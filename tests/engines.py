@@ -31,14 +31,15 @@ class Started:
 
     Attributes:
         arguments: what asks for it on the command line.
-        workers: numbers of the processes that answer rows, where they are not the driver's.
+        workers: given the driver's number, those of the processes that answer rows; none where the
+            driver itself does.
         splits: how many worker processes share the rows.
         heals: work of a worker that dies is done by another; else the run fails.
     """
 
     name: str
     arguments: tuple[str, ...]
-    workers: Callable[[], list[int]] = list
+    workers: Callable[[int], list[int]] | None = None
     splits: int = 1
     heals: bool = False
 
@@ -55,7 +56,12 @@ def direct(_: Path) -> Iterator[Started]:
 @contextlib.contextmanager
 def two_processes(_: Path) -> Iterator[Started]:
     """Beam's runner with two worker processes."""
-    yield Started("two-processes", ("--", "--direct_num_workers=2"), splits=2)
+    yield Started(
+        "two-processes",
+        ("--", "--direct_num_workers=2"),
+        workers=lambda driver: [pid for pid in children(driver) if _runs(pid, b"sdk_worker_main")],
+        splits=2,
+    )
 
 
 @contextlib.contextmanager
@@ -73,7 +79,7 @@ def prism_pools(_: Path, count: int = 2) -> Iterator[Started]:
         yield Started(
             "prism-pools",
             ("--runner", "prism", "--environment", "external", "--environment-config", addresses),
-            workers=lambda: [pid for pool, _ in pools for pid in children(pool.pid)],
+            workers=lambda _: [pid for pool, _ in pools for pid in children(pool.pid)],
             splits=count,
         )
 
@@ -101,8 +107,9 @@ def dask_workers(folder: Path, count: int = 2) -> Iterator[Started]:
         address = json.loads(file.read_text())["address"]
         wait_until(lambda: all(children(nanny.pid) for nanny in nannies), nannies[0])
 
-        def workers() -> list[int]:
-            return [pid for nanny in nannies for pid in children(nanny.pid) if _is_worker(pid)]
+        def workers(_: int = 0) -> list[int]:
+            found = [pid for nanny in nannies for pid in children(nanny.pid)]
+            return [pid for pid in found if _runs(pid, b"spawn_main")]  # and no helper of Python's
 
         wait_until(lambda: len(workers()) == count, nannies[0])
         yield Started(
@@ -176,10 +183,10 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def _is_worker(pid: int) -> bool:
-    """Whether a child of a nanny is its worker, and not a helper of Python's."""
+def _runs(pid: int, module: bytes) -> bool:
+    """Whether a process was started with this in its command."""
     with contextlib.suppress(OSError):
-        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return module in Path(f"/proc/{pid}/cmdline").read_bytes()
     return False
 
 

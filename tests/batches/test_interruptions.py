@@ -14,13 +14,10 @@ from tests.support import beam_batch, interrupt, read_jsonl, start, wait_until
 
 __all__ = ["folder"]
 
-ENGINES = pytest.mark.parametrize(
-    "engine", [(), ("--", "--direct_num_workers=2")], ids=["direct", "two-processes"]
-)
+TWO = ("--", "--direct_num_workers=2")
 
 
-@ENGINES
-@pytest.mark.parametrize("where", ["create", "poll", "download"])
+@pytest.mark.parametrize(("where", "engine"), [("create", TWO), ("poll", ()), ("download", ())])
 def test_a_killed_run_is_resumed_without_a_second_submit(
     folder: Path, where: str, engine: tuple[str, ...]
 ) -> None:

@@ -138,7 +138,7 @@ def _fixtures(file: Path) -> list[dict[str, Any]]:
 
 @needs_proc
 @pytest.mark.skipif(not NODE, reason=NO_NODE)
-@pytest.mark.parametrize(("model", "count"), [("generic.m", 120), ("responses.m", 500)])
+@pytest.mark.parametrize(("model", "count"), [("generic.m", 120), ("responses.m", 240)])
 def test_rows_use_every_kind_of_tool_at_32_in_flight(
     tmp_path: Path,
     aimock: Callable[[list[dict[str, Any]]], Aimock],

@@ -364,7 +364,7 @@ def test_a_row_of_a_hundred_levels_can_be_committed_and_resumed(folder: Path) ->
     assert json.loads(again.stdout)["torn_lines"] == 0
 
 
-@pytest.mark.parametrize("output", ["data/out/r.jsonl", "hf://datasets/o/n/r.jsonl"])
+@pytest.mark.parametrize("output", ["data/out/r.jsonl"])
 def test_an_output_that_no_glob_of_the_input_takes_in_is_not_refused_for_that(
     folder: Path, output: str
 ) -> None:

@@ -47,17 +47,17 @@ def model(tmp_path: Path) -> str:
 def test_every_review_gets_a_valid_answer_from_the_real_model(tmp_path: Path) -> None:
     schema = REVIEWS / "sentiment.schema.json"
     done = beam_batch(
-        *_arguments(tmp_path, "-m", "local.smollm2", "--schema", str(schema), "--limit", "5")
+        *_arguments(tmp_path, "-m", "local.smollm2", "--schema", str(schema), "--limit", "3")
     )
     assert done.returncode == 0, done.stderr
     results = read_jsonl(tmp_path / "out.jsonl")
-    assert [r["id"] for r in results] == [f"r{n}" for n in range(1, 6)]
+    assert [r["id"] for r in results] == [f"r{n}" for n in range(1, 4)]
     assert all(r["ok"] for r in results), results
     assert {r["result"]["sentiment"] for r in results} <= {"positive", "neutral", "negative"}
-    assert json.loads(done.stdout)["usage"]["rows_with_usage"] == 5
+    assert json.loads(done.stdout)["usage"]["rows_with_usage"] == 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_the_model_server_ends_with_the_run_however_it_ends(
     tmp_path: Path, model: str, number: signal.Signals
 ) -> None:

@@ -1,6 +1,6 @@
 """The fault suite on engines that need no program of their own."""
 
 from tests.engine_suite import *  # noqa: F403
-from tests.engines import DASK, started
+from tests.engines import DASK, HERE, started
 
-engine = started(DASK)
+engine = started(HERE | DASK)

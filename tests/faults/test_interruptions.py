@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -56,24 +55,16 @@ def _sent(server: ScriptedServer) -> Counter[str]:
     return Counter(body["messages"][-1]["content"] for body in server.bodies)
 
 
-ENGINES = pytest.mark.parametrize(
-    "engine", [(), ("--", "--direct_num_workers=2")], ids=["direct", "two-processes"]
-)
-
-
 def _resent(sent: Counter[str]) -> int:
     return sum(count - 1 for count in sent.values())
 
 
-@ENGINES
-def test_ten_kills_lose_no_row_and_resend_at_most_what_was_in_flight(
-    folder: Path, engine: tuple[str, ...]
-) -> None:
+def test_ten_kills_lose_no_row_and_resend_at_most_what_was_in_flight(folder: Path) -> None:
     calm = _undisturbed(folder)
     dice = random.Random(20)
     with ScriptedServer(delay=0.02) as server:
         env = environment(GENERIC_BASE_URL=server.base_url)
-        args = _arguments(folder, "killed.jsonl", "--resume", *engine)
+        args = _arguments(folder, "killed.jsonl", "--resume")
         asked: Counter[str] = Counter()
         for _ in range(KILLS):
             seen = server.requests
@@ -95,21 +86,20 @@ def test_ten_kills_lose_no_row_and_resend_at_most_what_was_in_flight(
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"]
 )
-@ENGINES
 def test_one_signal_drains_and_nothing_is_sent_twice(
-    folder: Path, number: signal.Signals, code: int, engine: tuple[str, ...]
+    folder: Path, number: signal.Signals, code: int
 ) -> None:
     calm = _undisturbed(folder)
     with ScriptedServer(delay=0.02) as server:
         env = environment(GENERIC_BASE_URL=server.base_url)
-        process = start(*_arguments(folder, "out.jsonl", *engine), env=env, fresh=True)
+        process = start(*_arguments(folder, "out.jsonl"), env=env, fresh=True)
         wait_until(lambda: server.requests >= 50, process)
         returncode, stderr = interrupt(process, number)
         assert returncode == code, stderr
         assert "--resume" in stderr
         assert "Traceback" not in stderr
         assert not (folder / "out.jsonl").exists()
-        done = beam_batch(*_arguments(folder, "out.jsonl", "--resume", *engine), env=env)
+        done = beam_batch(*_arguments(folder, "out.jsonl", "--resume"), env=env)
         assert done.returncode == 0, done.stderr
         assert max(_sent(server).values()) == 1
     assert (folder / "out.jsonl").read_bytes() == calm
@@ -204,22 +194,6 @@ def test_parallel_is_shared_by_worker_processes(folder: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert server.most_in_flight == 9
     assert (folder / "out.jsonl").read_bytes() == calm
-
-
-def test_a_terminal_s_ctrl_c_drains_worker_processes_too(folder: Path) -> None:
-    """A terminal sends SIGINT to the whole group, workers included."""
-    with ScriptedServer(delay=0.02) as server:
-        env = environment(GENERIC_BASE_URL=server.base_url)
-        engine = ("--", "--direct_num_workers=2")
-        process = start(*_arguments(folder, "out.jsonl", *engine), env=env, new_group=True)
-        wait_until(lambda: server.requests >= 50, process)
-        os.killpg(process.pid, signal.SIGINT)
-        _, stderr = process.communicate(timeout=120)
-        assert process.returncode == 130, stderr
-        assert "Traceback" not in stderr
-        done = beam_batch(*_arguments(folder, "out.jsonl", "--resume", *engine), env=env)
-        assert done.returncode == 0, done.stderr
-        assert max(_sent(server).values()) == 1
 
 
 def test_a_retried_bundle_sends_again_only_what_was_in_flight(folder: Path) -> None:

@@ -148,7 +148,7 @@ def _resent(server: ScriptedServer) -> int:
     return sum(count - 1 for count in _sent(server).values())
 
 
-@pytest.mark.parametrize("engine", [(), TWO], ids=["direct", "two-processes"])
+@pytest.mark.parametrize("engine", [TWO], ids=["two-processes"])
 def test_a_run_writes_what_it_writes_with_a_folder(place: Place, engine: tuple[str, ...]) -> None:
     with ScriptedServer() as server:
         done = place.run(server, "store.jsonl", *engine)
@@ -328,7 +328,7 @@ def test_two_attempts_of_a_bundle_at_once_leave_one_envelope_and_count_both_cost
     assert [line["row_number"] for line in found] == list(range(1, 61))
 
 
-@pytest.mark.parametrize("engine", [(), TWO], ids=["direct", "two-processes"])
+@pytest.mark.parametrize("engine", [()], ids=["direct"])
 def test_a_store_that_takes_nothing_any_more_stops_the_run(
     place: Place, engine: tuple[str, ...]
 ) -> None:
