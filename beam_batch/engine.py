@@ -90,8 +90,9 @@ class Engine(NamedTuple):
                 getattr(graphs, graph)(pipeline, part)
                 jobs.append(pipeline.run())
             self.setup.wait(jobs, job.stop)
-        except Exception as error:  # what an engine elsewhere goes on with is to drain
-            job.stop.set(f"{FAILED}: {why(error)}", 1)
+        except Exception as error:
+            if self.checks_workers:  # they may go on without us, and are to drain
+                job.stop.set(f"{FAILED}: {why(error)}", 1)
             raise
 
     def _check_workers(self, job: Any, opened: Opened) -> None:
