@@ -8,7 +8,10 @@ import dataclasses
 import importlib
 import logging
 import os
+import threading
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from beam_batch.errors import OptionsError, RunStopped, first_line
@@ -60,7 +63,11 @@ class Engine(NamedTuple):
             since=since,
             fused=self.setup.fused,
         )
-        with quiet(logging.CRITICAL), self.setup.open(session.work) as opened:
+        with (
+            quiet(logging.CRITICAL),
+            threads_in(session.work.log),
+            self.setup.open(session.work) as opened,
+        ):
             if self.checks_workers:
                 job = dataclasses.replace(job, worker=worker_spec(spec, session.work, job.splits))
                 self._check_workers(job, opened)
@@ -195,3 +202,19 @@ def quiet(level: int) -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
+
+
+@contextlib.contextmanager
+def threads_in(log: Path) -> Iterator[None]:
+    """Have failures of Beam's own threads in a log: what they mean is said by the run's end."""
+
+    def note(failed: threading.ExceptHookArgs) -> None:
+        with contextlib.suppress(OSError), log.open("a") as file:
+            file.writelines(traceback.format_exception(failed.exc_value))
+
+    before = threading.excepthook
+    threading.excepthook = note
+    try:
+        yield
+    finally:
+        threading.excepthook = before

@@ -34,7 +34,7 @@ from tests.engines import (
 LATENCY_MS = 200
 IN_FLIGHT = 32
 """Requests in flight of each worker, as a provider's limit for one of them would be."""
-ROWS = 12_800
+ROWS = 8_000
 MILLION = 1_000_000
 ROUNDS = 3
 LOOKS = 5

@@ -167,7 +167,7 @@ def test_rows_that_fail_in_every_way_get_the_envelopes_of_the_direct_runner(
     (tmp_path / "schema.json").write_text(json.dumps(SCHEMA))
     written = {}
     with ScriptedServer(_every_way) as server:
-        for name, more in (("direct", ()), (engine.name, engine.arguments)):
+        for name, more in (("plain", ()), (engine.name, engine.arguments)):
             done = beam_batch(
                 "run", "-i", source, "-o", tmp_path / f"{name}.jsonl", "-m", "generic.m",
                 "-p", "{{text}}", "--id-field", "id", "--schema", tmp_path / "schema.json",
@@ -180,7 +180,7 @@ def test_rows_that_fail_in_every_way_get_the_envelopes_of_the_direct_runner(
                 [json.dumps(line, sort_keys=True) for line in read_jsonl(tmp_path / file)]
                 for file in (f"{name}.jsonl", f"{name}-errors.jsonl")
             ]
-    assert written[engine.name] == written["direct"]
-    failed = Counter(json.loads(line)["error"]["type"] for line in written["direct"][1])
-    assert len(written["direct"][0]) == len(rows) + 2
+    assert written[engine.name] == written["plain"]
+    failed = Counter(json.loads(line)["error"]["type"] for line in written["plain"][1])
+    assert len(written["plain"][0]) == len(rows) + 2
     assert len(failed) >= 7, failed

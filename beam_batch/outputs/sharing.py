@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from beam_batch.errors import OptionsError
 from beam_batch.outputs.roll import BEAT, LOOK, Clock, Roll
 from beam_batch.outputs.seats import FOLDER
-from beam_batch.outputs.stopping import StopFlag
+from beam_batch.outputs.stopping import StopFlag, latest_flag
 from beam_batch.outputs.workdir import WorkDir
 from beam_batch.places import Place
 
@@ -44,10 +44,9 @@ def wait_for_workers(
 
 
 def _stop_earlier(work: WorkDir) -> None:
-    with contextlib.suppress(OptionsError):  # a damaged manifest is spoken of later
-        manifest = work.read_manifest() or {}
-        if "stop" in manifest:
-            StopFlag(work, manifest["stop"]).set("another session has begun", 1)
+    flag = latest_flag(work)
+    if flag is not None:
+        flag.set("another session has begun", 1)
 
 
 def wait(

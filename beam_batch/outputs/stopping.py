@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 
 from beam_batch import jsonio
-from beam_batch.errors import InvalidJSON
+from beam_batch.errors import InvalidJSON, OptionsError
 from beam_batch.outputs.workdir import STORE_INTERVAL, WorkDir
 
 _STOPPED_HERE: dict[str, tuple[str, int]] = {}
@@ -102,3 +102,12 @@ class StopFlag:
             return self.work.place.get(self.name) is not None
         except OSError:  # who cannot write either will stop by that
             return False
+
+
+def latest_flag(work: WorkDir) -> StopFlag | None:
+    """Return the flag of the session that has begun last, or None where there is none."""
+    with contextlib.suppress(OptionsError):  # a damaged manifest is spoken of elsewhere
+        manifest = work.read_manifest() or {}
+        if "stop" in manifest:
+            return StopFlag(work, manifest["stop"])
+    return None

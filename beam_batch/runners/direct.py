@@ -7,12 +7,14 @@ import contextlib
 import os
 import shlex
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 from beam_batch.options.engine import RunnerSpec
+from beam_batch.outputs.stopping import latest_flag
 from beam_batch.outputs.workdir import WorkDir
-from beam_batch.runners.base import Opened, Setup
+from beam_batch.runners.base import FAILED, Opened, Setup
 
 
 def direct(spec: RunnerSpec, parallel: int | None) -> Setup:
@@ -48,7 +50,42 @@ def _runner(workers: int, work: WorkDir) -> Any:
 
     if workers == 1:
         return FnApiRunner()
+    _notice_deaths(work)
     module = "apache_beam.runners.worker.sdk_worker_main"
     log = shlex.quote(str(work.log))
     command = f"exec {shlex.quote(sys.executable)} -m {module} >>{log} 2>&1"
     return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
+
+
+def _notice_deaths(work: WorkDir) -> None:
+    """Have a run fail where a worker process dies; Beam's runner would wait for it for ever.
+
+    Seen with apache_beam 2.77 (runners/portability/fn_api_runner/worker_handlers.py): what is asked
+    of a worker is answered by the worker alone.
+    """
+    from apache_beam.portability import python_urns
+    from apache_beam.portability.api import beam_fn_api_pb2
+    from apache_beam.runners.portability import local_job_service
+    from apache_beam.runners.portability.fn_api_runner import worker_handlers
+
+    class Handler(worker_handlers.SubprocessSdkWorkerHandler):  # type: ignore[misc]
+        def start_worker(self) -> None:
+            self.worker = local_job_service.SubprocessSdkWorker(
+                self._worker_command_line, self.control_address, self.provision_info, self.worker_id
+            )
+            self.worker_thread = threading.Thread(target=self._run, daemon=True)
+            self.worker_thread.start()
+
+        def _run(self) -> None:
+            try:
+                self.worker.run()
+            except RuntimeError:  # it did not end by itself
+                stop = latest_flag(work)
+                if stop is not None:  # the others drain
+                    stop.set(f"{FAILED}: a worker process has died", 1)
+                for future in list(self.control_conn._futures_by_id.values()):
+                    name, died = future.instruction_id, "a worker process has died"
+                    future.set(beam_fn_api_pb2.InstructionResponse(instruction_id=name, error=died))
+
+    register = worker_handlers.WorkerHandler.register_environment
+    register(python_urns.SUBPROCESS_SDK, bytes)(Handler)
