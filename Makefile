@@ -92,7 +92,7 @@ test: ready
 	BEAM_BATCH_LLMOCK=$(CURDIR)/.venv-llmock/bin/llmock \
 		BEAM_BATCH_AIMOCK=$(if $(HAS_NPM),$(CURDIR)/$(AIMOCK)) \
 		BEAM_BATCH_MCP_NODE=$(if $(HAS_NPM),$(CURDIR)/$(MCP)) \
-		$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/portable \
+		$(BIN)/python -m pytest -n 3 --dist worksteal --ignore tests/portable \
 			--ignore tests/flink
 
 gateway: .venv/ready-test .venv-litellm/ready

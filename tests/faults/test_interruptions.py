@@ -184,11 +184,11 @@ def test_a_full_disk_stops_the_run_and_keeps_what_was_written(folder: Path) -> N
 
 
 def test_parallel_is_shared_by_worker_processes(folder: Path) -> None:
-    write_jsonl(folder / "rows.jsonl", [{"n": n} for n in range(1_200)])
+    write_jsonl(folder / "rows.jsonl", [{"n": n} for n in range(600)])
     calm = _undisturbed(folder)
     with ScriptedServer(delay=0.05) as server:
         env = environment(GENERIC_BASE_URL=server.base_url)
-        args = _arguments(folder, "out.jsonl", "--limit", "1200")
+        args = _arguments(folder, "out.jsonl", "--limit", "600")
         more = ("--parallel", "9", "--", "--direct_num_workers=2")
         done = beam_batch(*args, *more, env=env)
         assert done.returncode == 0, done.stderr

@@ -179,7 +179,7 @@ def test_beam_s_own_s3_file_system_sees_the_same_work_directory(place: Place) ->
     assert {json.loads(line)["row_number"] for line in lines} == set(range(1, ROWS + 1))
 
 
-@pytest.mark.parametrize("engine", [(), TWO], ids=["direct", "two-processes"])
+@pytest.mark.parametrize("engine", [TWO], ids=["two-processes"])
 def test_a_killed_driver_costs_at_most_its_window(place: Place, engine: tuple[str, ...]) -> None:
     with ScriptedServer(delay=0.05) as server:
         args = place.arguments("out.jsonl", "--resume", *engine)
