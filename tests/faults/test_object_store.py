@@ -38,7 +38,7 @@ from beam_batch import progress, launch  # noqa: F401
 
 for name, module in list(sys.modules.items()):
     if name.startswith("beam_batch."):
-        for constant, value in (("TTL", 3.0), ("BEAT", 0.3), ("STORE_INTERVAL", 0.3)):
+        for constant, value in (("TTL", 10.0), ("BEAT", 0.3), ("STORE_INTERVAL", 0.3)):
             if hasattr(module, constant):
                 setattr(module, constant, value)
 """
