@@ -16,6 +16,8 @@ from beam_batch.outputs.stopping import latest_flag
 from beam_batch.outputs.workdir import WorkDir
 from beam_batch.runners.base import FAILED, Opened, Setup
 
+DIED = "a worker process has died"
+
 
 def direct(spec: RunnerSpec, parallel: int | None) -> Setup:
     """Describe it; a worker process more than requests in flight would have nothing to do.
@@ -82,10 +84,10 @@ def _notice_deaths(work: WorkDir) -> None:
             except RuntimeError:  # it did not end by itself
                 stop = latest_flag(work)
                 if stop is not None:  # the others drain
-                    stop.set(f"{FAILED}: a worker process has died", 1)
+                    stop.set(f"{FAILED}: {DIED}", 1)
                 for future in list(self.control_conn._futures_by_id.values()):
-                    name, died = future.instruction_id, "a worker process has died"
-                    future.set(beam_fn_api_pb2.InstructionResponse(instruction_id=name, error=died))
+                    name = future.instruction_id
+                    future.set(beam_fn_api_pb2.InstructionResponse(instruction_id=name, error=DIED))
 
     register = worker_handlers.WorkerHandler.register_environment
     register(python_urns.SUBPROCESS_SDK, bytes)(Handler)
