@@ -114,11 +114,3 @@ class Outcome(NamedTuple):
     envelope: dict[str, Any]
     telemetry: dict[str, Any]
     trace: tuple[dict[str, Any], ...] | None = None
-
-
-class Receipt(NamedTuple):
-    """A closed part file and how many outcomes it holds."""
-
-    shard: int
-    path: str
-    outcomes: int

@@ -48,6 +48,11 @@ class Sent:
         self.answer = answer
         self.answered_at = time.monotonic()
 
+    @property
+    def request_id(self) -> str | None:
+        """The id that a header of its answer names."""
+        return self.answer.request_id if self.answer is not None else None
+
     def as_notes(self) -> dict[str, Any]:
         """Return what telemetry tells of it, in a row that asks more than once."""
         end = self.answered_at or self.ended_at or time.monotonic()
@@ -123,19 +128,19 @@ class Trail:
         usage: Usage | None = getattr(reply, "usage", None)
         if usage is not None:
             self._usage = usage if self._usage is None else self._usage.plus(usage)
-        for name in ("model", "finish_reason", "service_tier", "request_id"):
-            value = getattr(reply, name, None)
-            if value is not None:
-                self._said[name] = value
-        if sent.answer is not None and sent.answer.request_id is not None:
-            self._said["request_id"] = sent.answer.request_id
+        sent.usage = usage
+        sent.model = getattr(reply, "model", None)
+        sent.finish_reason = getattr(reply, "finish_reason", None)
+        found = {
+            "model": sent.model,
+            "finish_reason": sent.finish_reason,
+            "service_tier": getattr(reply, "service_tier", None),
+            "request_id": sent.request_id or getattr(reply, "request_id", None),
+        }
+        self._said.update({name: value for name, value in found.items() if value is not None})
         if isinstance(reply, Reply):
             self._citations.extend(reply.citations)
             self._searches += reply.searches
-        sent.usage = usage
-        sent.model, sent.finish_reason = (
-            getattr(reply, name, None) for name in ("model", "finish_reason")
-        )
         return usage
 
     def reused(self, reply: Reply, source: str) -> None:
@@ -231,4 +236,4 @@ class Trail:
 
 
 def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 1)
+    return int(seconds * 10_000 + 0.5) / 10  # `round` to a place takes three times as long

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shlex
 import sys
@@ -122,6 +123,7 @@ def _estimate(flags: Flags) -> None:
 
 def main() -> NoReturn:
     """Run the command line; every mistake of the user's ends in one message and its exit code."""
+    gc.set_threshold(20_000, 20, 20)  # of what starting makes, nothing is garbage
     try:
         cli(prog_name="beam-batch")
     except OptionsError as error:

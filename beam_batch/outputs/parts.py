@@ -19,7 +19,7 @@ from typing import IO, NamedTuple, TypeVar
 from beam_batch import jsonio
 from beam_batch.outputs.segments import whole_files
 from beam_batch.places import Listed, Place
-from beam_batch.records import Outcome, Receipt
+from beam_batch.records import Outcome
 
 FOLDER = "parts/"
 KEPT = "kept"
@@ -245,7 +245,6 @@ class PartWriter:
         self._session = session
         self._unique = uuid.uuid4().hex[:8]
         self._open: OrderedDict[int, int] = OrderedDict()
-        self._counts: dict[int, int] = {}
 
     def append(self, outcome: Outcome) -> None:
         """Write one outcome; returns when the operating system has it.
@@ -259,22 +258,19 @@ class PartWriter:
         data = encode(outcome)
         written = 0
         try:
+            written = os.write(fd, data)
             while written < len(data):
                 written += os.write(fd, data[written:])
         except OSError:
             os.ftruncate(fd, os.fstat(fd).st_size - written)
             raise
-        self._counts[outcome.shard] = self._counts.get(outcome.shard, 0) + 1
 
-    def close(self) -> list[Receipt]:
-        """Sync and close every file, and say what was written."""
+    def close(self) -> None:
+        """Sync and close every file."""
         for fd in self._open.values():
             os.fsync(fd)
             os.close(fd)
-        receipts = [Receipt(s, str(self._path(s)), n) for s, n in self._counts.items()]
         self._open.clear()
-        self._counts.clear()
-        return receipts
 
     def _path(self, shard: int) -> Path:
         return self._root / f"{start_of(self._kind, shard, self._session)}-{self._unique}.jsonl"

@@ -13,7 +13,7 @@ from beam_batch.outputs.parts import KEPT, KEPT_SESSION, PartWriter, encode, sta
 from beam_batch.outputs.segments import Segments
 from beam_batch.outputs.stopping import StopFlag
 from beam_batch.outputs.workdir import WorkDir
-from beam_batch.records import Outcome, Receipt
+from beam_batch.records import Outcome
 
 ENOUGH = 500
 """Outcomes that are worth a segment, where nobody waits for them."""
@@ -115,19 +115,19 @@ class Recorder:
         self._count(outcome)
         return True
 
-    def close(self) -> list[Receipt]:
-        """Sync and close the part files, and say what was written in a folder.
+    def close(self) -> None:
+        """Sync and close the part files.
 
         The run stops where a store has not taken something, whether or not it was waited for.
         """
         self._spec.count_failures()
-        receipts = [receipt for writer in self._writers.values() for receipt in writer.close()]
+        for writer in self._writers.values():
+            writer.close()
         if self._segments is not None:
             try:
                 self._segments.close()
             except OSError as error:
                 self._lost(error)
-        return receipts
 
     def _add(self, segments: Segments, outcome: Outcome, kind: str) -> Future[None]:
         assert outcome.shard is not None

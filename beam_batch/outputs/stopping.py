@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass
+from functools import cached_property
 
 from beam_batch import jsonio
 from beam_batch.errors import InvalidJSON, OptionsError
@@ -67,7 +68,7 @@ class StopFlag:
             return _STOPPED_HERE.get(self._key)
         return data["reason"], data["exit_code"]
 
-    @property
+    @cached_property
     def _key(self) -> str:
         return f"{self.work.path}/{self.name}"
 

@@ -81,7 +81,8 @@ class Usage(NamedTuple):
 
     def as_dict(self) -> dict[str, int]:
         """Return what is known."""
-        return {name: value for name, value in self._asdict().items() if value is not None}
+        named = zip(self._fields, self, strict=True)  # `_asdict` takes half as long again
+        return {name: value for name, value in named if value is not None}
 
     def plus(self, other: Usage) -> Usage:
         """Add up two answers; what neither says stays unknown."""

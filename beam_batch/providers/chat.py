@@ -62,11 +62,11 @@ class ChatProvider:
         self, instruction: str, prompt: Content, history: Sequence[Turn] = ()
     ) -> Request:
         """Build the request of one row; the stable instruction stands first."""
-        messages = [
-            *([{"role": "system", "content": instruction}] if instruction else ()),
-            {"role": "user", "content": _content(prompt)},
-            *(message for turn in history for message in _messages(turn)),
-        ]
+        messages: list[dict[str, Any]] = [{"role": "user", "content": _content(prompt)}]
+        if instruction:
+            messages.insert(0, {"role": "system", "content": instruction})
+        for turn in history:
+            messages += _messages(turn)
         body = {**self._fixed, "messages": messages}
         return Request(PATH, body, self._stream, images_in(prompt))
 

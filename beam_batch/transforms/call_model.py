@@ -135,7 +135,8 @@ class _CallModelFn(beam.DoFn):
             if lane.recorder is None:
                 lane.wait()
             yield from self._emit()
-        yield from self._emit()  # one for one: a freed slot is used again before the next is
+        if lane.ready():  # one for one: a freed slot is used again before the next is
+            yield from self._emit()
         if lane.tally.waiting >= MOST_WAITING:
             self._meter.show(lane.tally)
 

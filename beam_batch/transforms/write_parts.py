@@ -5,21 +5,17 @@ In an object store they are there at the end of the bundle.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import apache_beam as beam
 
 from beam_batch.outputs.gauges import GaugeSpec
 from beam_batch.outputs.recording import RecordSpec
 from beam_batch.records import Outcome
-from beam_batch.transforms.windows import in_global_window
 
 
 class WriteParts(beam.PTransform):
     """Append outcomes that cost no call to the part files of their shards.
 
-    Input: Outcome. Output: Receipt, one a part file, at the end of the bundle.
+    Input: Outcome. Output: nothing; whatever waits for it goes on when all are written.
     """
 
     def __init__(self, kind: str, record: RecordSpec) -> None:
@@ -49,11 +45,9 @@ class _WritePartsFn(beam.DoFn):
             self._written += 1
             self._gauge.show({self._kind: self._written})
 
-    def finish_bundle(self) -> Iterator[Any]:
-        receipts = self._recorder.close()
+    def finish_bundle(self) -> None:
+        self._recorder.close()
         if self._recorder.has_lost:  # which of them, nobody knows
             self._written = self._before
         if self._written != self._before or self._recorder.has_lost:
             self._gauge.show({self._kind: self._written}, force=True)
-        for receipt in receipts:
-            yield in_global_window(receipt)

@@ -16,7 +16,7 @@ from beam_batch.options import ModelSpec, RunSpec
 from beam_batch.outputs import envelope
 from beam_batch.outputs.recording import RecordSpec
 from beam_batch.providers import make_provider
-from beam_batch.records import Failure, Outcome, Prompt, Receipt
+from beam_batch.records import Failure, Outcome, Prompt
 from beam_batch.transforms.windows import in_global_window
 
 FAILED = "failed"
@@ -75,8 +75,8 @@ class _WriteRequestsFn(beam.DoFn):
 class PlanBatches(beam.PTransform):
     """Note in the journal, once and in one line, that all request files are written.
 
-    Input: RequestFile and Receipt. Guarantee: nothing is noted where the run was stopped, so that
-    the files are written again.
+    Input: RequestFile, and what else is to be over first. Guarantee: nothing is noted where the
+    run was stopped, so that the files are written again.
     """
 
     def __init__(self, record: RecordSpec) -> None:
@@ -84,7 +84,7 @@ class PlanBatches(beam.PTransform):
         self._record = record
 
     def expand(self, closed: beam.PCollection) -> beam.PCollection:
-        """Apply to the files and receipts of all writers."""
+        """Apply to the files of all writers."""
         start = closed.pipeline | "EvenIfEmpty" >> beam.Create([(None, None)])
         keyed = closed | "OneKey" >> beam.Map(_with_one_key)
         return (
@@ -95,7 +95,7 @@ class PlanBatches(beam.PTransform):
         )
 
 
-def _with_one_key(closed: RequestFile | Receipt) -> tuple[None, RequestFile | Receipt]:
+def _with_one_key(closed: RequestFile) -> tuple[None, RequestFile]:
     return (None, closed)
 
 
@@ -103,7 +103,7 @@ class _PlanFn(beam.DoFn):
     def __init__(self, record: RecordSpec) -> None:
         self._record = record
 
-    def process(self, item: tuple[None, Iterable[RequestFile | Receipt | None]]) -> None:
+    def process(self, item: tuple[None, Iterable[RequestFile | None]]) -> None:
         if self._record.stop.is_set():
             return
         files = sorted(file for file in item[1] if isinstance(file, RequestFile))

@@ -371,6 +371,32 @@ def test_an_early_answer_to_a_large_body_leaves_no_connection_half_used() -> Non
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        WHOLE.replace(b"\r\n", b"\r\nConnection: close\r\n", 1),
+        b"HTTP/1.1 503 Busy\r\n\r\nbusy",
+        b"HTTP/1.1 503 Busy\r\nContent-Length: 9\r\n\r\n",
+    ],
+    ids=["whole", "ends-at-close", "cut"],
+)
+def test_a_server_that_answers_before_it_is_asked_is_heard(answer: bytes) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.send(answer)
+
+    async def main() -> None:
+        async with serving(script) as (pool, server):
+            for number in (1, 2):
+                if b"Length: 9" in answer:
+                    with pytest.raises(ConnectionLost, match="in the middle"):
+                        await pool.post("/", b"{}", total=30)
+                else:
+                    assert (await pool.post("/", b"{}", total=30)).body in (b"ok", b"busy")
+                assert server.connections == number
+
+    asyncio.run(main())
+
+
 def test_requests_at_the_same_time_have_connections_of_their_own() -> None:
     async def script(peer: Peer) -> None:
         while True:

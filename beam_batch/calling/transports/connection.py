@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import socket
+from typing import cast
 
 from beam_batch.calling.transports.answers import AnswerParser, Chooser, Response
 from beam_batch.errors import ConnectionLost, TimedOut
@@ -29,6 +30,7 @@ class Connection(asyncio.Protocol):
         self.reusable = False
         self.used = 0.0
         self._parser = AnswerParser()
+        self._early = b""
         self._answer: asyncio.Future[Response] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._total = self._stall = self._deadline = self._quiet_until = math.inf
@@ -51,6 +53,11 @@ class Connection(asyncio.Protocol):
         self._quiet_until = self._loop.time() + stall
         self._set_timer()
         self._transport.write(request)
+        if self._early:
+            early, self._early = self._early, b""
+            self.data_received(early)
+        if self.gone.done() and not self._answer.done():
+            self._end(self._answer, None)
         return self._answer
 
     def abort(self) -> None:
@@ -60,8 +67,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a new connection into use."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # or a loop's own, of no such type
         self._opened.add(self)
         self.reusable = True
         sock = transport.get_extra_info("socket")  # a router may forget a connection that is silent
@@ -73,7 +79,10 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Parse what has come."""
         answer = self._answer
-        if answer is None or answer.done():  # nobody asked
+        if answer is None:  # the server speaks first, of an error most likely
+            self._early += data
+            return
+        if answer.done():  # nobody asked
             self.abort()
             return
         self._quiet_until = self._loop.time() + self._stall
@@ -95,14 +104,17 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
         answer = self._answer
         if answer is not None and not answer.done():
-            try:
-                if error is not None or not self._parser.ends_at_close():
-                    raise ConnectionLost(self._loss(error))
-                self._succeed(answer)
-            except Exception as problem:  # whatever it is, somebody waits
-                answer.set_exception(problem)
+            self._end(answer, error)
         self._opened.discard(self)
         self.gone.set_result(None)
+
+    def _end(self, answer: asyncio.Future[Response], error: Exception | None) -> None:
+        try:
+            if error is not None or not self._parser.ends_at_close():
+                raise ConnectionLost(self._loss(error))
+            self._succeed(answer)
+        except Exception as problem:  # whatever it is, somebody waits
+            answer.set_exception(problem)
 
     def _loss(self, error: Exception | None) -> str:
         when = "in the middle of" if self._parser.begun else "before"

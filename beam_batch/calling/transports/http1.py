@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
 
 from beam_batch.calling.transports.answers import Chooser, Response
+from beam_batch.calling.transports.connecting import connect
 from beam_batch.calling.transports.connection import Connection
 from beam_batch.errors import ConnectionLost, OptionsError, TimedOut
 
 CONNECT_TIMEOUT = 30.0
 IDLE_SECONDS = 15.0
 """How long a connection is kept that nobody uses; servers and what is between close them."""
-_EYEBALLS_SECONDS = 0.25
 _PATH_CHARACTERS = "/:@!$&'()*+,;=~?%-._[]"
 
 
@@ -117,12 +117,13 @@ class Pool:
         if self._tls and self._context is None:
             self._context = ssl.create_default_context()
             self._context.set_alpn_protocols(["http/1.1"])
-        _, connection = await asyncio.get_running_loop().create_connection(
+        loop = asyncio.get_running_loop()
+        sock = await connect(self._host, self._port)
+        _, connection = await loop.create_connection(
             lambda: Connection(self._opened),
-            self._host,
-            self._port,
+            sock=sock,  # a loop of libuv knows no second address
             ssl=self._context,
-            happy_eyeballs_delay=_EYEBALLS_SECONDS,
+            server_hostname=self._host if self._tls else None,
         )
         return connection
 
