@@ -8,7 +8,6 @@ import dataclasses
 import importlib
 import logging
 import os
-import sys
 import threading
 import traceback
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from beam_batch.outputs.workdir import default_work_dir
 from beam_batch.places import scheme_of
 from beam_batch.runners.base import FAILED, Opened, Setup, why
 from beam_batch.runners.choosing import choose, inherits_environment
+from beam_batch.runners.importing import without_pandas
 from beam_batch.session import Session
 from beam_batch.signals import shielded
 from beam_batch.workers import LACKS, PROBE, worker_spec
@@ -181,7 +181,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _unknown(runner: RunnerSpec) -> list[str]:
     """Return the arguments that Beam would pass over with a warning."""
-    with _without_pandas():
+    with without_pandas():
         from apache_beam.options.pipeline_options import PipelineOptions
 
     if runner.kind == DASK:
@@ -193,19 +193,6 @@ def _unknown(runner: RunnerSpec) -> list[str]:
             options._add_argparse_args(parser)
     _, unknown = parser.parse_known_args(list(runner.beam_args))
     return unknown
-
-
-@contextlib.contextmanager
-def _without_pandas() -> Iterator[None]:
-    """Keep Beam from importing pandas for its types: a third of what starting takes, unused."""
-    if "pandas" in sys.modules:
-        yield
-        return
-    sys.modules["pandas"] = None  # type: ignore[assignment]  # Python: there is none
-    try:
-        yield
-    finally:
-        del sys.modules["pandas"]
 
 
 @contextlib.contextmanager

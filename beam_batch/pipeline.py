@@ -94,7 +94,7 @@ def _window_spec(job: Job) -> WindowSpec:
         prefix=stable_prefix(spec.prompt.template),
         include_input=spec.output.include_input,
         record=job.record,
-        workers=job.workers,
+        is_child=job.workers > 1,
         alone=job.alone,
         crew=spec.crew,
         linger=LINGER if job.fused else 0.0,

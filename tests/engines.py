@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from beam_batch.runners.direct import WORKER
 from tests.support import environment, wait_until
 
 PRISM = os.environ.get("BEAM_BATCH_PRISM", "")
@@ -59,7 +60,7 @@ def two_processes(_: Path) -> Iterator[Started]:
     yield Started(
         "two-processes",
         ("--", "--direct_num_workers=2"),
-        workers=lambda driver: [pid for pid in children(driver) if _runs(pid, b"sdk_worker_main")],
+        workers=lambda driver: [pid for pid in children(driver) if _runs(pid, WORKER.encode())],
         splits=2,
     )
 

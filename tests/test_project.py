@@ -15,10 +15,13 @@ import beam_batch
 from tests.support import ROOT, environment
 
 PACKAGE = ROOT / "beam_batch"
-BASE = {"errors", "version", "hubname", "jsonio", "options", "places", "records", "redaction"}
+BASE = {
+    "errors", "version", "hubname", "garbage", "jsonio", "options", "places", "records", "redaction",
+}  # fmt: skip
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "version": set(),
+    "garbage": set(),
     "jsonio": {"errors"},
     "hubname": {"errors"},
     "records": set(),

@@ -42,7 +42,7 @@ class WindowSpec:
         prefix: what all prompts begin with, after the instruction.
         record: where outcomes are recorded, with the run's stop flag, or None in a pipeline of
             somebody's own, which takes the outcomes instead.
-        workers: processes that the driver has started on this machine.
+        is_child: whether the driver has started this process, which ends with it.
         alone: whether this is the run's only worker process.
         crew: the agents that answer rows, or None where `model` does.
         linger: seconds that the window stays open after its last bundle, for the next.
@@ -59,7 +59,7 @@ class WindowSpec:
     budget: BudgetSpec = field(default_factory=BudgetSpec)
     reuse: ReuseSpec = field(default_factory=lambda: ReuseSpec(dedupe=False))
     record: RecordSpec | None = None
-    workers: int = 1
+    is_child: bool = False
     alone: bool = False
     crew: CrewSpec | None = None
     linger: float = 0.0

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -23,6 +22,7 @@ from beam_batch.calling.shares import open_share, whole
 from beam_batch.calling.slots import Slots
 from beam_batch.calling.tally import Tally
 from beam_batch.errors import FatalReply, first_line
+from beam_batch.garbage import little_collecting
 from beam_batch.outputs.gauges import GaugeSpec
 from beam_batch.outputs.recording import Recorder
 from beam_batch.outputs.roll import BEAT
@@ -34,8 +34,6 @@ T = TypeVar("T")
 WATCH_INTERVAL = 0.1
 SHOWN = ("requests", "retries", "input_tokens", "output_tokens")
 """Of a tally, what a worker of a run shows beside rows and money."""
-COLLECTING = 20_000, 20, 20
-"""Thresholds of Python's garbage collector while rows are answered; its own cost 8% of a row."""
 LONGEST_CLOSE = 15.0
 """Seconds after which what does not close is left to the end of the process."""
 
@@ -135,7 +133,7 @@ class Window:
         for watcher in watchers:
             watcher.add_done_callback(self._look_at)
         ready.set_result(None)
-        with _little_collecting():
+        with little_collecting():
             await self._closing.wait()
         for task in (*watchers, *self._tasks):
             task.cancel()
@@ -170,7 +168,7 @@ class Window:
         gauge = GaugeSpec(record.work, record.session).open()
         try:
             while True:
-                if self._spec.workers > 1 and os.getppid() != self._driver:
+                if self._spec.is_child and os.getppid() != self._driver:
                     record.stop.set("the driver is gone", 1)
                 if await self._aside(record.stop.is_set):
                     self._stop()
@@ -279,19 +277,6 @@ def _room(limits: GateSpec) -> tuple[int, int]:
     """
     most = (limits.parallel or limits.most) if limits.share else 1
     return 2 * most, max(1, most // 2)
-
-
-@contextlib.contextmanager
-def _little_collecting() -> Iterator[None]:
-    """Have Python look for garbage in cycles less often: a row leaves next to none."""
-    usual = gc.get_threshold()
-    gc.freeze()  # what is there now is there to the end: not to be looked through every time
-    gc.set_threshold(*COLLECTING)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*usual)
-        gc.unfreeze()
 
 
 def _call_all(calls: Sequence[Callable[[], object]]) -> None:

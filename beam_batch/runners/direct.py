@@ -17,6 +17,8 @@ from beam_batch.outputs.workdir import WorkDir
 from beam_batch.runners.base import FAILED, Opened, Setup
 
 DIED = "a worker process has died"
+WORKER = "beam_batch.runners.worker_process"
+"""The module that a worker process runs."""
 
 
 def direct(spec: RunnerSpec, parallel: int | None) -> Setup:
@@ -53,9 +55,8 @@ def _runner(workers: int, work: WorkDir) -> Any:
     if workers == 1:
         return FnApiRunner()
     _notice_deaths(work)
-    module = "apache_beam.runners.worker.sdk_worker_main"
     log = shlex.quote(str(work.log))
-    command = f"exec {shlex.quote(sys.executable)} -m {module} >>{log} 2>&1"
+    command = f"exec {shlex.quote(sys.executable)} -m {WORKER} >>{log} 2>&1"
     return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
 
 

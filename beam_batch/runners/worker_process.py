@@ -1,0 +1,14 @@
+"""A worker process of the direct runner: Beam's own, which starts sooner."""
+
+from __future__ import annotations
+
+import sys
+
+from beam_batch.garbage import quick_ends
+from beam_batch.runners.importing import without_pandas
+
+if __name__ == "__main__":
+    quick_ends()
+    with without_pandas():
+        from apache_beam.runners.worker import sdk_worker_main
+    sdk_worker_main.main(sys.argv)
