@@ -31,7 +31,8 @@ setup(
         "rich>=14,<16",
         "rich-click>=1.9,<2",
         "tenacity>=9,<10",
-        "uvloop>=0.21,<0.30",
+        # older ones close descriptors that are not theirs (uvloop #738)
+        "uvloop>=0.23,<0.30",
         "websockets>=15,<18",
     ],
     extras_require={

@@ -19,9 +19,9 @@ from beam_batch.options import ModelSpec, RunSpec
 from beam_batch.options.engine import DASK, DIRECT, RunnerSpec
 from beam_batch.outputs.workdir import default_work_dir
 from beam_batch.places import scheme_of
+from beam_batch.process import without_pandas
 from beam_batch.runners.base import FAILED, Opened, Setup, why
 from beam_batch.runners.choosing import choose, inherits_environment
-from beam_batch.runners.importing import without_pandas
 from beam_batch.session import Session
 from beam_batch.signals import shielded
 from beam_batch.workers import LACKS, PROBE, worker_spec

@@ -16,12 +16,13 @@ from tests.support import ROOT, environment
 
 PACKAGE = ROOT / "beam_batch"
 BASE = {
-    "errors", "version", "hubname", "garbage", "jsonio", "options", "places", "records", "redaction",
+    "errors", "version", "hubname", "jsonio", "options", "places", "process", "records",
+    "redaction",
 }  # fmt: skip
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "version": set(),
-    "garbage": set(),
+    "process": set(),
     "jsonio": {"errors"},
     "hubname": {"errors"},
     "records": set(),

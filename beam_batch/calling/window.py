@@ -12,21 +12,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-import uvloop
-
 from beam_batch.calling.answering import Answerer, Keeping, Worker
 from beam_batch.calling.gate import Dropped, GateSpec
 from beam_batch.calling.lane import Lane, Result
+from beam_batch.calling.loop import Loop
 from beam_batch.calling.setup import MakeWorker, WindowSpec, make_ladder, secrets_of
 from beam_batch.calling.shares import open_share, whole
 from beam_batch.calling.slots import Slots
 from beam_batch.calling.tally import Tally
 from beam_batch.errors import FatalReply, first_line
-from beam_batch.garbage import little_collecting
 from beam_batch.outputs.gauges import GaugeSpec
 from beam_batch.outputs.recording import Recorder
 from beam_batch.outputs.roll import BEAT
 from beam_batch.outputs.spent import SpentLog, SpentSpec
+from beam_batch.process import little_collecting
 from beam_batch.records import Outcome, Prompt
 from beam_batch.redaction import redactor
 
@@ -70,7 +69,7 @@ class Window:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._beat = ThreadPoolExecutor(1, "beat")
-        self._loop = uvloop.new_event_loop()
+        self._loop = Loop()
         ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._serve, args=(ready,), daemon=True)
         self._thread.start()

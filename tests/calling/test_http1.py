@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import gzip
 import socket
 import ssl
@@ -347,6 +348,45 @@ def test_a_cancelled_request_does_not_poison_the_pool() -> None:
             assert server.connections == 2
 
     asyncio.run(main())
+
+
+def test_posts_that_are_cancelled_at_any_moment_leave_no_connection_behind() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.closed()
+
+    async def main() -> None:
+        for turns in range(30):
+            async with serving(script) as (pool, _):
+                task = asyncio.create_task(pool.post("/", b"", total=30))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                async with asyncio.timeout(30):
+                    await pool.close()
+
+    asyncio.run(main())
+
+
+def test_a_request_that_failed_is_in_memory_no_longer() -> None:
+    body = b"x" * 1000
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+
+    async def main() -> None:
+        async with serving(script) as (pool, _):
+            for _ in range(3):
+                with contextlib.suppress(ConnectionLost):
+                    await pool.post("/", body, total=30)
+
+    before = sys.getrefcount(body)
+    gc.disable()
+    try:
+        asyncio.run(main())
+        assert sys.getrefcount(body) == before
+    finally:
+        gc.enable()
 
 
 def test_an_early_answer_to_a_large_body_leaves_no_connection_half_used() -> None:

@@ -31,9 +31,10 @@ class Connection(asyncio.Protocol):
         self.used = 0.0
         self._parser = AnswerParser()
         self._early = b""
+        self._lost: Exception | None = None
         self._answer: asyncio.Future[Response] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._total = self._stall = self._deadline = self._quiet_until = math.inf
+        self._timer: asyncio.Handle | None = None
+        self._total = self._stall = self._deadline = self._quiet_until = self._due = math.inf
 
     def ask(
         self, request: bytes, *, started: float, total: float, stall: float, choose: Chooser | None
@@ -52,12 +53,13 @@ class Connection(asyncio.Protocol):
         self._deadline = started + total
         self._quiet_until = self._loop.time() + stall
         self._set_timer()
-        self._transport.write(request)
+        if not self.gone.done():
+            self._transport.write(request)
         if self._early:
             early, self._early = self._early, b""
             self.data_received(early)
         if self.gone.done() and not self._answer.done():
-            self._end(self._answer, None)
+            self._end(self._answer, self._lost)
         return self._answer
 
     def abort(self) -> None:
@@ -100,6 +102,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """End what is in flight: a body without a length is whole now, all else is lost."""
         self.reusable = False
+        self._lost = error
         if self._timer is not None:
             self._timer.cancel()
         answer = self._answer
@@ -114,7 +117,7 @@ class Connection(asyncio.Protocol):
                 raise ConnectionLost(self._loss(error))
             self._succeed(answer)
         except Exception as problem:  # whatever it is, somebody waits
-            answer.set_exception(problem)
+            answer.set_exception(problem.with_traceback(None))  # which would keep its bytes
 
     def _loss(self, error: Exception | None) -> str:
         when = "in the middle of" if self._parser.begun else "before"
@@ -140,9 +143,10 @@ class Connection(asyncio.Protocol):
         """See to it that silence is noticed; a timer that is early is set again when it fires."""
         due = min(self._deadline, self._quiet_until)
         if self._timer is not None:
-            if self._timer.when() <= due:
+            if self._due <= due:
                 return
             self._timer.cancel()
+        self._due = due
         self._timer = self._loop.call_at(due, self._look)
 
     def _look(self) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
 
 from beam_batch.calling.transports.answers import Chooser, Response
-from beam_batch.calling.transports.connecting import connect
 from beam_batch.calling.transports.connection import Connection
 from beam_batch.errors import ConnectionLost, OptionsError, TimedOut
 
@@ -78,6 +77,7 @@ class Pool:
                 self._idle.append(connection)
             else:
                 connection.abort()
+            del answer, connection  # an error refers to this frame, and they to the error
 
     async def close(self) -> None:
         """Close every connection."""
@@ -117,14 +117,14 @@ class Pool:
         if self._tls and self._context is None:
             self._context = ssl.create_default_context()
             self._context.set_alpn_protocols(["http/1.1"])
-        loop = asyncio.get_running_loop()
-        sock = await connect(self._host, self._port)
-        _, connection = await loop.create_connection(
-            lambda: Connection(self._opened),
-            sock=sock,  # a loop of libuv knows no second address
-            ssl=self._context,
-            server_hostname=self._host if self._tls else None,
-        )
+        connection = Connection(self._opened)
+        try:
+            await asyncio.get_running_loop().create_connection(
+                lambda: connection, self._host, self._port, ssl=self._context
+            )
+        except BaseException:  # a loop may tell nobody of one that is given up as it is made
+            self._opened.discard(connection)
+            raise
         return connection
 
 
