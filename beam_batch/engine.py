@@ -59,7 +59,7 @@ class Engine(NamedTuple):
             splits=tuple(session.plan.splits),
             commit=session.commit,
             stop=session.stop,
-            workers=self.setup.workers or 1,
+            is_child=self.setup.children,
             alone=self.name == DIRECT and self.slots == 1,
             since=since,
             fused=self.setup.fused,

@@ -3,7 +3,7 @@
     BatchError
       x OptionsError       a setting is wrong: nothing was sent, exit 2
       x InputLost          the input cannot be read any more, or has changed: exit 1, resumable
-      x RunStopped         the run ended early: everything done is kept, exit 1, 3, 130 or 143
+      x RunStopped         the run ended early: all that is done is kept, exit 1, 3, 4, 130 or 143
       x FatalReply         the provider refuses every request (key, model, quota, schema)
       x RowError           this row cannot succeed: an ok:false envelope, the run goes on
         + InvalidJSON InvalidRow InvalidEncoding MissingIdField (+ UnusableId)
@@ -108,17 +108,24 @@ class ProviderError(RowError):
         retry_after: seconds the provider asked to wait, or None.
         status: HTTP status, or None where there was none.
         headers: of the answer, where there was one.
+        unsent: whether there was no connection, so that the request never left.
     """
 
     retryable = False
     headers: Mapping[str, str] | None = None
 
     def __init__(
-        self, message: str, *, retry_after: float | None = None, status: int | None = None
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        status: int | None = None,
+        unsent: bool = False,
     ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         self.status = status
+        self.unsent = unsent
 
 
 class RequestRejected(ProviderError):

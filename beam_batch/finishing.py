@@ -37,16 +37,21 @@ def count(session: Session, started: float) -> dict[str, Any]:
 def put_in_place(
     local: RunSpec, session: Session, uploads: list[Upload], data: dict[str, Any]
 ) -> None:
-    """Write the summary, send what is for the Hub, and note that the run is finished."""
-    if local.output.summary_output:
-        _write_summary(local.output.summary_output, data)
+    """Send what is for the Hub, write the summary, and note that the run is finished."""
+    summary = local.output.summary_output
+    is_for_hub = any(str(upload.path) == summary for upload in uploads)
+    if summary and is_for_hub:
+        _write_summary(summary, data)
     record_settings(session)
     publish(uploads, session.work)
+    if summary and not is_for_hub:
+        _write_summary(summary, data)
     session.work.place.put(FINISHED, b"")
 
 
-def exit_code(spec: RunSpec, data: dict[str, Any]) -> int:
-    none_ok = data["processed_rows"] > 0 and data["ok_rows"] == 0
+def exit_code(spec: RunSpec, data: dict[str, Any], attempted: int) -> int:
+    """Return the exit code of a finished run, whose session has attempted so many rows."""
+    none_ok = attempted > 0 and data["ok_rows"] == 0
     return 1 if none_ok or (spec.output.fail_on_error and data["failed_rows"] > 0) else 0
 
 

@@ -19,6 +19,7 @@ from beam_batch.errors import InputLost, OptionsError, RunStopped
 from beam_batch.finishing import count, exit_code, put_in_place
 from beam_batch.options import ModelSpec, RunSpec
 from beam_batch.outputs.commit import commit
+from beam_batch.outputs.gauges import answered_before
 from beam_batch.outputs.parts import with_new_lists
 from beam_batch.outputs.remote import (
     Upload,
@@ -75,6 +76,10 @@ def run(spec: RunSpec) -> Summary:
         if fresh:
             work.remove()
         raise
+    except KeyboardInterrupt:  # no more signals are heard in order: all is answered
+        raise RunStopped(
+            f"interrupted while the results were put in place; they are kept in {work.path}", 130
+        ) from None
     except OSError as error:
         raise _late(work, error) from None
     finally:
@@ -91,7 +96,9 @@ def _finish(
 ) -> Summary:
     """Put the files of a committed run in place, and leave nothing else behind."""
     work = session.work
-    data = describe(asked) | count(session, started)
+    counts = count(session, started)
+    attempted = counts.pop("attempted_rows")
+    data = describe(asked) | counts
     held.keep()
     if held.is_lost:
         raise RunStopped(
@@ -101,7 +108,7 @@ def _finish(
     put_in_place(local, session, uploads, data)
     if not asked.output.keep_temp:
         work.remove()
-    return Summary(exit_code=exit_code(asked, data), data=data)
+    return Summary(exit_code=exit_code(asked, data, attempted), data=data)
 
 
 def _early(work: WorkDir, error: BaseException) -> BaseException:
@@ -167,19 +174,20 @@ def _execute(spec: RunSpec, session: Session, engine: Engine, asked: RunSpec, he
     committed = True
     for note in session.plan.notes:
         print(f"batch: {note}", file=sys.stderr, flush=True)
-    rows = session.plan.selected_rows
+    number, rows = session.commit.session, session.plan.selected_rows
+    kept = session.kept + answered_before(session.work, number)
     try:
         with (
             draining(session.stop),
             _model_server(spec, session.work) as resolved,
-            Progress(spec.progress, session.work, session.commit.session, rows, session.kept),
+            Progress(spec.progress, session.work, number, rows, kept),
         ):
             if spec.output.max_errors == 0:
                 session.stop.set("stopped by --max-errors 0: nothing was sent", 3)
             if spec.batch.is_batch:
                 committed = run_batches(resolved, session, engine, asked)
             else:
-                engine.run(resolved, session)
+                engine.run(resolved, session, since=session.since)
             held.keep()
             if committed and not session.stop.is_set():
                 with_new_lists(session.work.place, lambda: commit(session.commit))

@@ -32,10 +32,10 @@ LOOKS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What the launcher decided: the settings, the splits, where things are put, and how many
-    worker processes share this machine.
+    """What the launcher decided: the settings, the splits, and where things are put.
 
     Attributes:
+        is_child: whether the driver has started the worker processes, which end with it.
         since: session whose failures, and later ones, are final; None for this session.
         fused: the graph is one step, for an engine that would break it.
         worker: what worker processes must have, where that is not known.
@@ -45,7 +45,7 @@ class Job:
     splits: tuple[Split, ...]
     commit: CommitSpec
     stop: StopFlag
-    workers: int = 1
+    is_child: bool = False
     alone: bool = False
     since: int | None = None
     fused: bool = False
@@ -94,7 +94,7 @@ def _window_spec(job: Job) -> WindowSpec:
         prefix=stable_prefix(spec.prompt.template),
         include_input=spec.output.include_input,
         record=job.record,
-        is_child=job.workers > 1,
+        is_child=job.is_child,
         alone=job.alone,
         crew=spec.crew,
         linger=LINGER if job.fused else 0.0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -43,6 +44,7 @@ class Session(NamedTuple):
         marks: fingerprint of the settings.
         torn: lines of an earlier, finished output that were no records.
         kept: rows that this output has an answer for.
+        since: session whose failures, and later ones, are final; None for this session.
     """
 
     work: WorkDir
@@ -52,6 +54,7 @@ class Session(NamedTuple):
     marks: dict[str, Any]
     torn: int
     kept: int
+    since: int | None = None
 
 
 def open_session(spec: RunSpec, work: WorkDir, output: str, slots: int = 1) -> Session:
@@ -76,6 +79,9 @@ def open_session(spec: RunSpec, work: WorkDir, output: str, slots: int = 1) -> S
         manifest |= {"mode": REWRITE, "keep_bytes": manifest["keep_bytes"] | unkept}
     pin_new_targets(spec, manifest)
     manifest.setdefault("run_id", new_run_id())
+    manifest.setdefault("began", time.time())
+    if work.read_commit() is not None:  # all rows had their attempts; its files were not in place
+        manifest.setdefault("committed", manifest["session"])
     manifest["session"] += 1
     # A name of its own each time: this process may have seen a flag of an earlier run here.
     manifest["stop"] = f"stop-{manifest['session']:04d}-{uuid.uuid4().hex[:8]}"
@@ -204,7 +210,14 @@ def _session(spec: RunSpec, work: WorkDir, manifest: dict[str, Any], plan: Plan)
     )
     stop = StopFlag(work, manifest["stop"])
     return Session(
-        work, stop, plan, commit, manifest["fingerprint"], manifest["torn"], manifest["kept"]
+        work,
+        stop,
+        plan,
+        commit,
+        manifest["fingerprint"],
+        manifest["torn"],
+        manifest["kept"],
+        manifest.get("committed"),
     )
 
 

@@ -108,20 +108,24 @@ class _Conversation:
         talk, name = self._run.trail.talk, self._agent.spec.name
         talk.begins(name, self._caller.model, self._agent.spec.instruction, self._message)
         calls = self._limits.max_iterations + (self._last is not None)
+        renew = False
         for _ in range(calls):
             request = self._caller.to_request(
                 self._agent.spec.instruction, self._message, self._history
             )
-            reply = await self._caller.ask(request, self._run.trail, fresh=self._run.fresh)
+            reply = await self._caller.ask(
+                request, self._run.trail, fresh=self._run.fresh, renew=renew
+            )
+            renew = False
             if reply.calls:
                 self._history += (Turn(reply, await self._call_all(reply)),)
                 continue
             try:
                 judged = judge(self._caller.validate, reply.text)
             except StructuredOutputError as error:
-                judged_by_another = self._run.trail.drop_source("cache")
+                renew = self._run.trail.drop_source("cache")  # judged by another schema
                 await self._caller.forget(request)
-                if not judged_by_another:
+                if not renew:
                     self._complain(reply, error)
                 continue
             if self._last is None:

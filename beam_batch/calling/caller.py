@@ -132,11 +132,14 @@ class Caller:
             request.body["prompt_cache_key"] = self._cache_keys.next()
         return request
 
-    async def ask(self, request: Request, trail: Trail, *, fresh: bool = False) -> Reply:
+    async def ask(
+        self, request: Request, trail: Trail, *, fresh: bool = False, renew: bool = False
+    ) -> Reply:
         """Return the reply to a request, sent until it is answered or given up, or used again.
 
         Args:
             fresh: whether it is to be a sample of its own, not one that is there already.
+            renew: whether the one that is there already is no good.
 
         Raises:
             RowError: given up, or the answer is not complete.
@@ -146,7 +149,7 @@ class Caller:
         if self._once is None or fresh:
             return await self._attempts(request, trail)
         found = await self._once.reply(
-            self._once.key(request), lambda: self._attempts(request, trail)
+            self._once.key(request), lambda: self._attempts(request, trail), renew=renew
         )
         if found.source is not None:
             trail.talk.replied(self.agent or WORKER, found.reply, paid=False)
@@ -290,7 +293,9 @@ def _settle(
 
 def _may_be_paid(error: BaseException) -> bool:
     """Whether a request that ended so may have been answered, and paid, all the same."""
-    return not isinstance(error, FatalReply) and getattr(error, "status", None) not in _UNPAID
+    if isinstance(error, FatalReply) or getattr(error, "unsent", False):
+        return False
+    return getattr(error, "status", None) not in _UNPAID
 
 
 async def sleep_unless(stopping: asyncio.Event, seconds: float) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from beam_batch.calling.limits import Limits, read_limits
-from beam_batch.calling.pacing import Breaker, Bucket, Limit, Pace
+from beam_batch.calling.pacing import LONGEST_PROBE, Breaker, Bucket, Limit, Pace
 from beam_batch.errors import (
     ConnectionLost,
     FatalReply,
@@ -95,7 +95,7 @@ class Gate:
         self._own_limits = spec.rpm is None, spec.tpm is None
         self._paused_until = -math.inf
         self._answered_since_refusal = True
-        self._refused_since: float | None = None
+        self._refusals: tuple[float, float] | None = None  # since when, and the last counts until
         self._opened_at: float | None = None
         self._waiting: deque[tuple[asyncio.Future[Permit], int, float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
@@ -119,7 +119,7 @@ class Gate:
     def outage_seconds(self) -> float:
         """For how long it has been down, or has refused everything."""
         now = self._clock()
-        refused = now - self._refused_since if self._refused_since is not None else 0.0
+        refused = now - self._refusals[0] if self._refusals is not None else 0.0
         return max(self._breaker.lasted(now), refused)
 
     @property
@@ -213,8 +213,9 @@ class Gate:
             self._opened_at = now
         if isinstance(error, RateLimited):
             self._breaker.answered()
-            if self._refused_since is None:
-                self._refused_since = now
+            since, lasts = self._refusals or (now, math.inf)
+            lasting = since if now <= lasts else now  # else nobody has asked for long
+            self._refusals = lasting, now + (error.retry_after or 0.0) + 2 * LONGEST_PROBE
             if self._auto and not isinstance(error, NoCapacity):
                 self._refused(turn, error, now)
         elif isinstance(error, (ServerError, ConnectionLost, TimedOut)):
@@ -224,7 +225,7 @@ class Gate:
         else:
             self._breaker.answered()
             self._answered_since_refusal = True
-            self._refused_since = None
+            self._refusals = None
             if self._auto:
                 self._limit.answered(now, self._full)
                 self._full = self._full and self.in_flight + 1 >= self._limit.size

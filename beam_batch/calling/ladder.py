@@ -47,19 +47,20 @@ class Ladder:
         history: tuple[Turn, ...] = ()
         trail.talk.begins(WORKER, caller.model, self._instruction, prompt.text)
         failure: StructuredOutputError | None = None
+        renew = False
         while True:
             request = caller.to_request(self._instruction, prompt.text, history)
             try:
-                reply = await caller.ask(request, trail)
+                reply = await caller.ask(request, trail, renew=renew)
             except Dropped:
                 raise failure or Dropped from None  # what was paid is to be recorded
             try:
                 judged = judge(caller.validate, reply.text)
             except StructuredOutputError as error:
                 failure = error
-                judged_by_another = trail.drop_source("cache")  # by another schema, in another run
+                renew = trail.drop_source("cache")  # judged by another schema, in another run
                 await caller.forget(request)
-                if judged_by_another:
+                if renew:
                     continue
                 if len(history) >= self._reask:
                     raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -14,14 +13,13 @@ from beam_batch.calling.cache_keys import cache_keys
 from beam_batch.calling.caller import Caller, Patience, RowCap, sleep_unless
 from beam_batch.calling.gate import Gate, GateSpec
 from beam_batch.calling.ladder import Ladder
-from beam_batch.calling.pricing import Pricer, make_pricer
+from beam_batch.calling.pricing import make_pricer
 from beam_batch.calling.retrying import RetryPolicy
 from beam_batch.calling.transports.making import make_transport
 from beam_batch.options import (
     BudgetSpec,
     CallSpec,
     ModelSpec,
-    PriceSpec,
     RepairSpec,
     ReuseSpec,
     SchemaSpec,
@@ -102,6 +100,7 @@ def make_caller(
     call = spec.call
     provider = make_provider(model, spec.schema)
     price = spec.budget.price if model.name == spec.model.name else None
+    pricer = make_pricer(model, price)
     place = _budget_place(spec, model)
     work = spec.record.work if spec.record is not None else None
     schema = spec.schema.json if spec.schema is not None else ""
@@ -116,7 +115,7 @@ def make_caller(
             model, provider, os.environ, (call.timeout_of(model), call.stall_timeout)
         ),
         gate=gate or Gate(limits, is_stopped=_stop_of(spec)),
-        pricer=make_pricer(model, price),
+        pricer=pricer,
         patience=Patience(
             retries=retries,
             max_outage=call.max_outage,
@@ -124,7 +123,7 @@ def make_caller(
         ),
         validate=make_validator(spec.schema, provider.wraps),
         wait=lambda seconds: sleep_unless(stopping, seconds),
-        budget=place.open(_dearest(spec, model, price)) if place is not None else None,
+        budget=place.open(pricer) if place is not None else None,
         once=make_once(spec.reuse, model, work, alone=spec.alone),
         cache_keys=cache_keys(schema + spec.instruction + spec.prefix) if takes_key else None,
         row_cap=_row_cap(spec, model),
@@ -134,14 +133,6 @@ def make_caller(
 def _row_cap(spec: WindowSpec, model: ModelSpec) -> RowCap | None:
     cap = spec.budget.row_max_cost
     return None if cap is None else RowCap(usd=cap, max_output=output_bound(model) or 0)
-
-
-def _dearest(spec: WindowSpec, model: ModelSpec, price: PriceSpec | None) -> Pricer:
-    """Return the pricer of worst cases: a flex request may go on at the default tier."""
-    options = dict(model.options)
-    if spec.repair.flex_fallback:
-        options["service_tier"] = "default"
-    return make_pricer(dataclasses.replace(model, options=options), price)
 
 
 def _stop_of(spec: WindowSpec) -> Callable[[], bool]:

@@ -40,9 +40,9 @@ LONGEST_CLOSE = 15.0
 class Window:
     """Answers prompts, as many at once as its gate lets through.
 
-    Where outcomes are recorded, each is on disk before the next request is sent, and as many
-    prompts again as may be in flight wait for their turn; else a slot is free when its outcome has
-    been taken.
+    Where outcomes are recorded in a folder, each is on disk before the next request is sent, and as
+    many prompts again as may be in flight wait for their turn; else a slot is free when its outcome
+    has been taken.
     """
 
     def __init__(self, spec: WindowSpec, make_worker: MakeWorker = make_ladder) -> None:

@@ -91,12 +91,13 @@ class _Counts:
 
     def __init__(self, session: int) -> None:
         self.session = session
-        self.in_shard = self.torn = self.skipped = self.ok = self.failed = 0
+        self.in_shard = self.torn = self.skipped = self.ok = self.failed = self.attempted = 0
         self.errors: Counter[str] = Counter()
         self.tally = Tally()
 
     def as_dict(self) -> dict[str, Any]:
         return {
+            "attempted_rows": self.attempted,
             "processed_rows": self.ok + self.failed,
             "ok_rows": self.ok,
             "skipped_rows": self.skipped,
@@ -125,6 +126,7 @@ def _commit_shard(found: Iterable[Found | None], sinks: _Sinks, counts: _Counts)
 
 def _commit_row(item: Found, sinks: _Sinks, counts: _Counts) -> None:
     counts.in_shard += 1
+    counts.attempted += item.session == counts.session
     if not item.ok:
         counts.failed += 1
         counts.errors[parts.error_type(item.envelope)] += 1

@@ -92,3 +92,11 @@ def total(gauges: Iterable[Mapping[str, float]]) -> dict[str, float]:
 def read_gauges(work: WorkDir, session: int) -> dict[str, Any]:
     """Sum what all workers of a session show."""
     return total(gauges_of(work, session).values())
+
+
+def answered_before(work: WorkDir, session: int) -> int:
+    """Count the rows that earlier sessions have answered, as far as they have shown it."""
+    earlier = (
+        values for name, values in gauges_of(work).items() if int(name.partition("-")[0]) < session
+    )
+    return int(total(earlier).get("ok", 0))

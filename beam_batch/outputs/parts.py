@@ -267,10 +267,9 @@ class PartWriter:
 
     def close(self) -> None:
         """Sync and close every file."""
-        for fd in self._open.values():
-            os.fsync(fd)
-            os.close(fd)
-        self._open.clear()
+        while self._open:
+            _, fd = self._open.popitem()
+            _close(fd)
 
     def _path(self, shard: int) -> Path:
         return self._root / f"{start_of(self._kind, shard, self._session)}-{self._unique}.jsonl"
@@ -282,8 +281,14 @@ class PartWriter:
             return fd
         if len(self._open) >= OPEN_FILES:
             _, oldest = self._open.popitem(last=False)
-            os.fsync(oldest)
-            os.close(oldest)
+            _close(oldest)
         fd = os.open(self._path(shard), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._open[shard] = fd
         return fd
+
+
+def _close(fd: int) -> None:
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

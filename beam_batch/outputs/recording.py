@@ -54,11 +54,13 @@ class RecordSpec:
             OptionsError: its manifest is damaged.
         """
         manifest = self.work.read_manifest()
-        return manifest is not None and manifest.get("stop") != self.stop.name
+        if manifest is None:  # of a store the run is over; a folder would take nothing
+            return not self.work.is_folder
+        return manifest.get("stop") != self.stop.name
 
     def count_failures(self) -> None:
         """Tell other workers of failures, learn of theirs; waits for the place."""
-        if self.max_errors is not None:
+        if self.max_errors is not None and not self.work.is_folder:  # there each is counted at once
             with contextlib.suppress(OSError):  # the next time it will be told
                 count = self.failures.sync()
                 self.stop_at(self.max_errors, count)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from beam_batch.errors import OptionsError
 from beam_batch.options import ModelSpec, ReuseSpec
-from beam_batch.outputs.workdir import MANIFEST, WorkDir
+from beam_batch.outputs.workdir import WorkDir
 from beam_batch.places.remote import scheme_of
 from beam_batch.reuse import database
 from beam_batch.reuse.claims import Claims
@@ -138,9 +138,6 @@ def _folder(cache: str) -> Path | None:
 
 
 def _started(work: WorkDir | None) -> float:
-    """Return when this session of the run began: its manifest is written then."""
-    try:
-        is_here = work is not None and work.is_folder
-        return (work.root / MANIFEST).stat().st_mtime if work and is_here else time.time()
-    except OSError:
-        return time.time()
+    """Return when the run began, in its first session; now, where there is no run."""
+    manifest = work.read_manifest() if work is not None else None
+    return float((manifest or {}).get("began", time.time()))

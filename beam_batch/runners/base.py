@@ -77,8 +77,9 @@ class Setup:
     Attributes:
         flags: Beam's flags.
         open: makes it ready, with the work directory for what it logs.
-        wait: waits for the end of all jobs, and sets the stop flag where one fails.
+        wait: waits for the end of all jobs; where one of several fails, the others drain.
         workers: worker processes, or None where nobody knows how many there will be.
+        children: whether the driver starts the workers, which are to end with it.
         slots: splits that are worked on at once, where the engine says so.
         remote: workers may be on other machines, or see other files.
         fused: the whole graph must be one step, since the engine would break it.
@@ -92,6 +93,7 @@ class Setup:
     open: Callable[[WorkDir], AbstractContextManager[Opened]]
     wait: Callable[[list[Any], StopFlag], None] = wait_for_all
     workers: int | None = None
+    children: bool = False
     slots: int | None = None
     remote: bool = True
     fused: bool = False

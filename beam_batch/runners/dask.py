@@ -53,7 +53,7 @@ def dask(spec: RunnerSpec, parallel: int | None, env: Mapping[str, str]) -> Setu
             with _local_cluster(processes) as found:
                 yield Opened(make, (f"{ADDRESS}={found}",))
 
-        return _setup(spec, sizes, opened, workers=processes, remote=False)
+        return _setup(spec, sizes, opened, workers=processes, children=True, remote=False)
     hosts = _workers_of(address, asked.scheduler_file, asked.timeout or PATIENCE)
     if not hosts:
         _say("the scheduler has no worker yet; the run waits for one")

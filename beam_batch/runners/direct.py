@@ -42,6 +42,7 @@ def direct(spec: RunnerSpec, parallel: int | None) -> Setup:
         flags=(*spec.beam_args, *ours),
         open=opened,
         workers=workers,
+        children=workers > 1,
         remote=False,
         shielded=workers > 1,
     )

@@ -111,7 +111,7 @@ class _CallModelFn(beam.DoFn):
         except (FatalReply, OptionsError) as error:  # no row can be answered: the run ends
             if record is None:
                 raise
-            record.stop.set(str(error), 2 if isinstance(error, OptionsError) else 1)
+            record.stop.set(str(error), 1)
 
     def start_bundle(self) -> None:
         self._abandon()

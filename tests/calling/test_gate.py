@@ -194,6 +194,21 @@ def test_an_outage_pauses_all_but_probes_and_ends_with_the_first_answer() -> Non
     assert [at for at in answers if at > 110]
 
 
+@pytest.mark.parametrize(("pause", "lasts"), [(30.0, 960.0), (960.0, 0.0)])
+def test_the_time_in_which_nobody_asks_is_no_outage(pause: float, lasts: float) -> None:
+    now = 0.0
+
+    async def main() -> None:
+        nonlocal now
+        gate = Gate(GateSpec(parallel=4), clock=lambda: now)
+        while now <= 960:
+            gate.leave(await gate.enter(1), RateLimited("429", status=429))
+            assert gate.outage_seconds == (now if lasts else 0.0)
+            now += pause
+
+    run(main())
+
+
 def test_a_stopped_gate_lets_nobody_through() -> None:
     async def main() -> list[Any]:
         gate = _gate(parallel=1)

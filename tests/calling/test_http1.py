@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import trustme
 
+from beam_batch.calling.caller import _may_be_paid
 from beam_batch.calling.transports import http1
 from beam_batch.calling.transports.answers import Response
 from beam_batch.errors import ConnectionLost, InvalidResponse, OptionsError, TimedOut
@@ -486,9 +487,16 @@ def test_a_server_that_is_not_there_is_named(scheme: str) -> None:
         with pytest.raises(ConnectionLost) as caught:
             await pool.post("/", b"", total=30)
         assert str(caught.value) == f"no connection to 127.0.0.1:{port}: Connection refused"
+        assert caught.value.unsent
         await pool.close()
 
     asyncio.run(main())
+
+
+def test_what_was_never_sent_is_never_paid() -> None:
+    assert not _may_be_paid(ConnectionLost("no connection", unsent=True))
+    assert not _may_be_paid(TimedOut("no connection", unsent=True))
+    assert _may_be_paid(ConnectionLost("no answer"))
 
 
 def test_a_name_without_an_address_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,9 @@ def _spec(
     work: WorkDir, session: int, server: ScriptedServer, budget: BudgetSpec, errors: int | None
 ) -> WindowSpec:
     env = {"GENERIC_BASE_URL": server.base_url}
+    stop = StopFlag(work, f"stop-{session:04d}-{uuid.uuid4().hex}")
+    if not work.is_folder:
+        work.write_manifest({"session": session, "stop": stop.name})
     return WindowSpec(
         token=uuid.uuid4().hex,
         model=resolve_model("generic.m?max_tokens=40", env),
@@ -54,7 +57,7 @@ def _spec(
         record=RecordSpec(
             work=work,
             session=session,
-            stop=StopFlag(work, f"stop-{session:04d}-{uuid.uuid4().hex}"),
+            stop=stop,
             max_errors=errors,
         ),
     )
@@ -136,3 +139,15 @@ def test_a_worker_that_comes_after_its_session_sends_nothing(tmp_path: Path) -> 
             record = dataclasses.replace(spec.record, stop=StopFlag(work, name))
             Window(dataclasses.replace(spec, record=record)).close()
             assert record.stop.is_set() == is_past
+
+
+def test_a_worker_that_comes_after_a_finished_run_sends_nothing(store: WorkDir) -> None:
+    """Its work directory is gone, which in a store nothing else shows."""
+    with ScriptedServer() as server:
+        spec = _spec(store, 1, server, BudgetSpec(), None)
+        store.place.remove([item.name for item in store.place.list("")])
+        assert spec.record is not None
+        window = Window(spec)
+        assert spec.record.stop.is_set_here()
+        window.close()
+        assert server.requests == 0

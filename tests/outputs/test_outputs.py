@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import statistics
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,27 @@ def test_a_writer_keeps_few_files_open_and_loses_nothing(work: WorkDir) -> None:
     found = parts.by_shard(work.place)
     assert len(found) == 50
     assert {len(parts.finished_rows(p, 9)) for p in found.values()} == {3}
+
+
+def test_a_writer_that_cannot_sync_closes_each_file_once(
+    work: WorkDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    writer = parts.PartWriter(work.place, "ok", 1)
+    for shard in range(3):
+        writer.append(_outcome(1, shard=shard))
+    opened = set(writer._open.values())
+    with monkeypatch.context() as patched:
+        patched.setattr(parts.os, "fsync", full)
+        for _ in opened:
+            with pytest.raises(OSError, match="quota"):
+                writer.close()
+    writer.close()
+    for fd in opened:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
 
 
 @pytest.mark.parametrize("in_memory", [0, ordering.IN_MEMORY], ids=["sought", "read-whole"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import os
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 
 from beam_batch.options import ReuseSpec
-from beam_batch.outputs.workdir import MANIFEST, WorkDir
+from beam_batch.outputs.workdir import WorkDir
 from beam_batch.providers.base import Reply
 from beam_batch.reuse.claims import Claims
 from beam_batch.reuse.kept import KeptReply
@@ -45,6 +44,13 @@ async def turn() -> None:
 def gathered(found: list[Any]) -> tuple[list[Found], list[BaseException]]:
     bad = [one for one in found if isinstance(one, BaseException)]
     return [one for one in found if not isinstance(one, BaseException)], bad
+
+
+def began(folder: Path, seconds: float) -> None:
+    """Let a run begin at a time."""
+    work = WorkDir(str(folder))
+    work.create()
+    work.write_manifest({"session": 1, "began": seconds})
 
 
 async def never() -> Reply:
@@ -137,18 +143,34 @@ def test_a_reply_that_turned_out_bad_is_asked_for_again(tmp_path: Path) -> None:
         asyncio.run(main(one, tmp_path / f"work-{number}"))
 
 
+@pytest.mark.parametrize("cache", ["", "cache", "memory://renewed"])
+def test_a_reply_that_is_renewed_is_asked_for_and_takes_the_place_of_the_other(
+    tmp_path: Path, cache: str
+) -> None:
+    place = cache if "://" in cache else str(tmp_path / cache)
+    spec = ReuseSpec(dedupe=True, cache=place if cache else None)
+
+    async def main() -> None:
+        once, provider = new_once(tmp_path / "work", spec), Provider()
+        provider.open.set()
+        texts = []
+        for renew in (False, True, False):
+            found = await once.reply(key(1), provider.ask, renew=renew)
+            texts.append(found.reply.text)
+        assert texts == ["1", "2", "2"]
+        await once.close()
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("place", ["local", "memory://runs"])
 def test_the_next_run_is_served_from_the_cache(tmp_path: Path, place: str) -> None:
     cache = str(tmp_path / "cache") if place == "local" else place
 
     async def run(name: str, spec: ReuseSpec) -> list[str | None]:
         work = tmp_path / name
-        work.mkdir()
-        (work / MANIFEST).touch()
-        later = time.time() + 10 * len(list(tmp_path.iterdir()))
-        os.utime(work / MANIFEST, (later, later))  # each run after those before
-        if name == "first":
-            os.utime(work / MANIFEST, (0, 0))
+        later = time.time() + 10 * len(list(tmp_path.iterdir()))  # each run after those before
+        began(work, 0 if name == "first" else later)
         once, provider = new_once(work, spec), Provider()
         provider.open.set()
         found = [await once.reply(key(number), provider.ask) for number in (1, 1, 2)]
@@ -167,9 +189,7 @@ def test_without_dedupe_the_samples_of_one_run_are_all_asked_for(tmp_path: Path)
 
     async def run(name: str, started: float) -> list[str | None]:
         work = tmp_path / name
-        work.mkdir()
-        (work / MANIFEST).touch()
-        os.utime(work / MANIFEST, (started, started))
+        began(work, started)
         once, provider = new_once(work, spec), Provider()
         provider.open.set()
         found = [await once.reply(key(1), provider.ask) for _ in range(3)]

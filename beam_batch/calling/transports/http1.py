@@ -109,9 +109,10 @@ class Pool:
             async with asyncio.timeout(seconds):
                 return await self._new_connection()
         except TimeoutError:
-            raise TimedOut(f"no connection to {self._where} within {seconds:g} s") from None
+            reason = f"no connection to {self._where} within {seconds:g} s"
+            raise TimedOut(reason, unsent=True) from None
         except OSError as error:
-            raise ConnectionLost(_reason(self._where, error)) from None
+            raise ConnectionLost(_reason(self._where, error), unsent=True) from None
 
     async def _new_connection(self) -> Connection:
         if self._tls and self._context is None:

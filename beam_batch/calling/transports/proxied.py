@@ -54,6 +54,8 @@ class ProxiedPool:
                 allow_redirects=False,
             ) as response:
                 return await _read(response, choose)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise ConnectionLost(str(error) or type(error).__name__, unsent=True) from None
         except TimeoutError as error:
             raise TimedOut(str(error) or f"no whole answer within {total:g} s") from None
         except (aiohttp.ClientError, OSError) as error:

@@ -144,10 +144,10 @@ class WebSocketClient:
         except WebSocketException as error:
             raise handshake_refused(error, self._key) from None
         except TimeoutError:
-            raise TimedOut("no connection within the time allowed") from None
+            raise TimedOut("no connection within the time allowed", unsent=True) from None
         except OSError as error:
             reason = redact(str(error) or type(error).__name__, self._key)
-            raise ConnectionLost(reason) from None
+            raise ConnectionLost(reason, unsent=True) from None
         self.opened = True
         return _Socket(connection, path)
 
