@@ -9,7 +9,7 @@ import pytest
 
 from beam_batch import OutputSpec, PromptSpec, RunSpec, SourceSpec, launch
 from beam_batch.errors import RunStopped
-from beam_batch.outputs.gauges import GaugeSpec, answered_before
+from beam_batch.outputs.gauges import Gauge, answered_before
 from beam_batch.outputs.workdir import WorkDir
 from tests.fakes import Answer, ScriptedServer, error_body, prompt_of
 from tests.support import read_jsonl, write_jsonl
@@ -82,6 +82,6 @@ def test_progress_begins_with_what_earlier_sessions_have_answered(tmp_path: Path
     work = WorkDir(str(tmp_path / "work"))
     work.create()
     for session, ok in ((1, 600), (2, 30), (3, 5)):
-        GaugeSpec(work, session).open().show({"ok": ok, "failed": 2}, force=True)
+        Gauge(work, session).show({"ok": ok, "failed": 2}, force=True)
     assert answered_before(work, 3) == 630
     assert answered_before(work, 1) == 0

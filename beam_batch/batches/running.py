@@ -27,7 +27,7 @@ from beam_batch.batches.retrying import GROWTH, LONGEST_WAIT, Patience
 from beam_batch.batches.submitting import Enqueued, Submitter, is_enqueued, reasons_by_line
 from beam_batch.errors import FatalReply, ProviderError, RequestRejected
 from beam_batch.options import BatchSpec, CallSpec
-from beam_batch.outputs.gauges import GaugeSpec
+from beam_batch.outputs.gauges import Gauge
 from beam_batch.outputs.recording import RecordSpec
 
 SETTLED, LEFT, DETACHED, STOPPED = "settled", "left", "detached", "stopped"
@@ -64,7 +64,7 @@ class BatchRun:
         self._fetcher = Fetcher(
             folder=self._folder, service=service, judge=judge, record=record, since=since
         )
-        self._gauge = GaugeSpec(record.work, record.session).open()
+        self._gauge = Gauge(record.work, record.session)
         self._counts = {"ok": 0, "failed": 0}
         self._shown = ""
         self._cancelled_by_us = {b.file.name for b in journal.batches.values() if b.cancelling}

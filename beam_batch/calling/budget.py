@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from dataclasses import dataclass
 
 from beam_batch import jsonio
 from beam_batch.calling.gate import Dropped
@@ -21,31 +20,26 @@ IMAGE_TOKENS = 50_000
 _PAUSE, _LONG_PAUSE = 0.05, 2.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class BudgetPlace:
-    """Where the caps of a run are kept, and whom to tell when one is reached; picklable."""
-
-    ledger: LedgerSpec
-    stop: StopFlag
-    max_output: int
-
-    def open(self, pricer: Pricer) -> Budget:
-        """Open the ledger."""
-        return Budget(self, pricer)
-
-
 def worst_input(request: Request) -> int:
     """Bound the input tokens of a request: a token is one byte at least."""
     return len(jsonio.dumps(request.body)) + FRAME_TOKENS + request.images * IMAGE_TOKENS
 
 
 class Budget:
-    """Sets the worst case of each request aside before it is sent."""
+    """Sets the worst case of each request of a model aside before it is sent.
 
-    def __init__(self, place: BudgetPlace, pricer: Pricer) -> None:
-        self._place = place
+    Args:
+        caps: the caps of the run, and where its ledger is.
+        stop: raised where one is reached.
+        max_output: tokens that an answer of the model has at most.
+    """
+
+    def __init__(self, caps: LedgerSpec, stop: StopFlag, max_output: int, pricer: Pricer) -> None:
+        self._caps = caps
+        self._stop_flag = stop
+        self._max_output = max_output
         self._pricer = pricer
-        self._ledger: AnyLedger = place.ledger.open()
+        self._ledger: AnyLedger = caps.open()
         self._line = asyncio.Lock()
 
     async def reserve(self, request: Request) -> Sum:
@@ -59,7 +53,7 @@ class Budget:
             return worst
         async with self._line:
             while (balance := await self._try(worst)) is not None:
-                if self._place.stop.is_set_here():
+                if self._stop_flag.is_set_here():
                     raise Dropped
                 if balance.reserved.nano_usd <= 0 and balance.reserved.tokens <= 0:
                     self._stop(worst, balance.spent)
@@ -79,7 +73,7 @@ class Budget:
             asked.add_done_callback(lambda done: self._give_back(done, worst))
             raise
         except OSError as error:  # nobody knows what may still be spent
-            self._place.stop.set(f"cannot reach the ledger: {error.strerror}", 1)
+            self._stop_flag.set(f"cannot reach the ledger: {error.strerror}", 1)
             raise Dropped from None
 
     def _give_back(self, asked: asyncio.Future[Balance | None], worst: Sum) -> None:
@@ -111,11 +105,11 @@ class Budget:
 
     def _worst(self, request: Request) -> Sum:
         given = worst_input(request)
-        usd = self._pricer.worst(given, self._place.max_output)
-        return Sum.of(usd or 0.0, given + self._place.max_output)
+        usd = self._pricer.worst(given, self._max_output)
+        return Sum.of(usd or 0.0, given + self._max_output)
 
     def _stop(self, worst: Sum, spent: Sum) -> None:
-        spec = self._place.ledger
+        spec = self._caps
         is_money = spec.max_cost is not None and spent.usd + worst.usd > spec.max_cost
         if spec.max_cost is not None and (is_money or spec.max_tokens is None):
             reason = (
@@ -127,4 +121,4 @@ class Budget:
                 f"stopped by --max-tokens-total {spec.max_tokens}: {spent.tokens} are spent, and "
                 f"the next request may cost {worst.tokens}"
             )
-        self._place.stop.set(reason, 4)
+        self._stop_flag.set(reason, 4)

@@ -22,7 +22,7 @@ LEAST_GAIN = 0.2
 """Share of the speed that a larger window could bring at best, which it has to bring to be kept."""
 OUTAGE_FAILURES, OUTAGE_ROWS = 20, 5
 """Failures in a row, of so many different rows at least, that make an outage."""
-LONGEST_PROBE = 60.0
+FIRST_PROBE, LONGEST_PROBE = 1.0, 60.0
 
 
 class Limit:
@@ -245,12 +245,11 @@ class Pace:
 class Breaker:
     """Tells an outage of the provider from rows that fail: pauses all but one probe at a time."""
 
-    def __init__(self, first_wait: float = 1.0) -> None:
-        self._first_wait = first_wait
+    def __init__(self) -> None:
         self._failures = 0
         self._rows: set[int] = set()
         self._since: float | None = None
-        self._wait = first_wait
+        self._wait = FIRST_PROBE
         self._probe_at = 0.0
         self._probing = False
 
@@ -280,7 +279,7 @@ class Breaker:
         self._rows.clear()
         self._since = None
         self._probing = False
-        self._wait = self._first_wait
+        self._wait = FIRST_PROBE
 
     def failed(self, now: float, row: int, is_probe: bool) -> None:
         """Note a request that the provider did not answer, and which row it was for."""

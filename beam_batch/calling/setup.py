@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from beam_batch.calling.answering import Worker
-from beam_batch.calling.budget import BudgetPlace
+from beam_batch.calling.budget import Budget
 from beam_batch.calling.cache_keys import cache_keys
 from beam_batch.calling.caller import Caller, Patience, RowCap, sleep_unless
 from beam_batch.calling.gate import Gate, GateSpec
 from beam_batch.calling.ladder import Ladder
-from beam_batch.calling.pricing import make_pricer
+from beam_batch.calling.pricing import Pricer, make_pricer
 from beam_batch.calling.retrying import RetryPolicy
 from beam_batch.calling.transports.making import make_transport
 from beam_batch.options import (
@@ -101,7 +101,6 @@ def make_caller(
     provider = make_provider(model, spec.schema)
     price = spec.budget.price if model.name == spec.model.name else None
     pricer = make_pricer(model, price)
-    place = _budget_place(spec, model)
     work = spec.record.work if spec.record is not None else None
     schema = spec.schema.json if spec.schema is not None else ""
     takes_key = PROVIDERS[model.provider].takes_cache_key
@@ -123,7 +122,7 @@ def make_caller(
         ),
         validate=make_validator(spec.schema, provider.wraps),
         wait=lambda seconds: sleep_unless(stopping, seconds),
-        budget=place.open(pricer) if place is not None else None,
+        budget=_budget(spec, output_bound(model) or 0, pricer),
         once=make_once(spec.reuse, model, work, alone=spec.alone),
         cache_keys=cache_keys(schema + spec.instruction + spec.prefix) if takes_key else None,
         row_cap=_row_cap(spec, model),
@@ -139,8 +138,8 @@ def _stop_of(spec: WindowSpec) -> Callable[[], bool]:
     return spec.record.stop.is_set_here if spec.record is not None else lambda: False
 
 
-def _budget_place(spec: WindowSpec, model: ModelSpec) -> BudgetPlace | None:
+def _budget(spec: WindowSpec, max_output: int, pricer: Pricer) -> Budget | None:
     if not spec.budget.is_set or spec.record is None:
         return None
-    ledger = LedgerSpec(spec.record.work, spec.budget.max_cost, spec.budget.max_tokens_total)
-    return BudgetPlace(ledger=ledger, stop=spec.record.stop, max_output=output_bound(model) or 0)
+    caps = LedgerSpec(spec.record.work, spec.budget.max_cost, spec.budget.max_tokens_total)
+    return Budget(caps, spec.record.stop, max_output, pricer)

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from beam_batch.calling.gate import AUTO_MOST, GateSpec
-from beam_batch.outputs.seats import Seat, SeatSpec
+from beam_batch.outputs.seats import Seat
 
 if TYPE_CHECKING:
     from beam_batch.calling.setup import WindowSpec
@@ -98,6 +98,6 @@ def open_share(spec: WindowSpec) -> Share | None:
     if spec.record is None or (spec.alone and spec.record.work.is_folder):
         return None
     limits = whole(spec)
-    share = Share(limits, SeatSpec(spec.record.work, spec.record.session, total_of(limits)).open())
+    share = Share(limits, Seat(spec.record.work.place, spec.record.session, total_of(limits)))
     share.step(0, 1)
     return share

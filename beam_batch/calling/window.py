@@ -21,10 +21,10 @@ from beam_batch.calling.shares import open_share, whole
 from beam_batch.calling.slots import Slots
 from beam_batch.calling.tally import Tally
 from beam_batch.errors import FatalReply, first_line
-from beam_batch.outputs.gauges import GaugeSpec
+from beam_batch.outputs.gauges import Gauge
 from beam_batch.outputs.recording import Recorder
 from beam_batch.outputs.roll import BEAT
-from beam_batch.outputs.spent import SpentLog, SpentSpec
+from beam_batch.outputs.spent import SpentLog
 from beam_batch.process import little_collecting
 from beam_batch.records import Outcome, Prompt
 from beam_batch.redaction import redactor
@@ -59,7 +59,7 @@ class Window:
             self._slots = Slots(*_room(limits))
         self._spent: SpentLog | None = None
         if spec.record is not None and spec.crew is not None:
-            self._spent = SpentSpec(spec.record.work, spec.record.session).open()
+            self._spent = SpentLog(spec.record.work, spec.record.session)
         self._counts = {"ok": 0, "failed": 0}
         self._usd = 0.0
         self._tally = Tally()
@@ -164,7 +164,7 @@ class Window:
         record = self._spec.record
         if record is None:
             return
-        gauge = GaugeSpec(record.work, record.session).open()
+        gauge = Gauge(record.work, record.session)
         try:
             while True:
                 if self._spec.is_child and os.getppid() != self._driver:

@@ -7,14 +7,12 @@ import os
 import time
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from beam_batch import jsonio
 from beam_batch.errors import InvalidJSON
 from beam_batch.outputs.workdir import STORE_INTERVAL, WorkDir
-from beam_batch.places import Place
 
 INTERVAL = 0.25
 """Seconds between two notes of one worker in a folder."""
@@ -22,25 +20,13 @@ BEGAN, AT = "began_at", "at"
 """When a worker began, and when it wrote its last note: seconds since 1970, by its own clock."""
 
 
-@dataclass(frozen=True)
-class GaugeSpec:
-    """Where the workers of a session show their numbers; picklable."""
-
-    work: WorkDir
-    session: int
-
-    def open(self) -> Gauge:
-        """Return a gauge of one's own."""
-        return Gauge(self.work.place, f"gauges/{self.session:04d}-{uuid.uuid4().hex[:8]}.json")
-
-
 class Gauge:
-    """A small file of numbers that the driver shows; rewritten every now and then."""
+    """A worker's own small file of numbers that the driver shows; rewritten every now and then."""
 
-    def __init__(self, place: Place, name: str) -> None:
-        self._place = place
-        self._name = name
-        self._interval = INTERVAL if place.is_folder else STORE_INTERVAL
+    def __init__(self, work: WorkDir, session: int) -> None:
+        self._place = work.place
+        self._name = f"gauges/{session:04d}-{uuid.uuid4().hex[:8]}.json"
+        self._interval = INTERVAL if work.is_folder else STORE_INTERVAL
         self._due = 0.0
         self._began = time.time()
 

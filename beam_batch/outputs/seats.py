@@ -11,31 +11,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from beam_batch.outputs.roll import BEAT, LOOK, TTL, Clock, Roll
-from beam_batch.outputs.workdir import WorkDir
 from beam_batch.places import Place
 
 FOLDER = "seats/"
 
 
-@dataclass(frozen=True)
-class SeatSpec:
-    """Where the workers of a session divide a total of units; picklable, opens nothing."""
-
-    work: WorkDir
-    session: int
-    total: int
-
-    def open(self) -> Seat:
-        """Return a seat with nothing in it yet."""
-        return Seat(self.work.place, self.session, self.total)
-
-
 class Seat:
-    """One worker's units. All methods but the constructor wait for the place.
+    """One worker's units of a session's total, none at first.
+
+    All methods but the constructor wait for the place.
 
     Attributes:
         held: units that may be used, until `until`.

@@ -29,28 +29,16 @@ ENOUGH = 1_000
 """Notes that are worth a segment before a second has passed."""
 
 
-@dataclass(frozen=True)
-class SpentSpec:
-    """Where a session's calls are noted; picklable, opens nothing by itself."""
-
-    work: WorkDir
-    session: int
-
-    def open(self) -> SpentLog:
-        """Return a log of one's own, for one worker process."""
-        return SpentLog(self)
-
-
 class SpentLog:
-    """Notes the model calls of rows that make more than one, each in one write and unsynced.
+    """Notes a worker's model calls for rows that make more than one, each in one unsynced write.
 
     What cannot be written is not noted: a full disk stops the run where outcomes are recorded.
     """
 
-    def __init__(self, spec: SpentSpec) -> None:
+    def __init__(self, work: WorkDir, session: int) -> None:
         self._unique = uuid.uuid4().hex[:8]
-        self._place = spec.work.place
-        self._start = f"{FOLDER}{spec.session:04d}-{self._unique}"
+        self._place = work.place
+        self._start = f"{FOLDER}{session:04d}-{self._unique}"
         self._segments: Segments | None = None
         if not self._place.is_folder:
             self._segments = Segments(self._place, ENOUGH)

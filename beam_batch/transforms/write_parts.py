@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import apache_beam as beam
 
-from beam_batch.outputs.gauges import GaugeSpec
+from beam_batch.outputs.gauges import Gauge
 from beam_batch.outputs.recording import RecordSpec
 from beam_batch.records import Outcome
 
@@ -33,7 +33,7 @@ class _WritePartsFn(beam.DoFn):
         self._record = record
 
     def setup(self) -> None:
-        self._gauge = GaugeSpec(self._record.work, self._record.session).open()
+        self._gauge = Gauge(self._record.work, self._record.session)
         self._written = 0
 
     def start_bundle(self) -> None:

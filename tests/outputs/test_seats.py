@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from beam_batch.outputs import roll, sharing
 from beam_batch.outputs.roll import BEAT, TTL
-from beam_batch.outputs.seats import Seat, SeatSpec
+from beam_batch.outputs.seats import Seat
 from beam_batch.outputs.sharing import wait_for_workers
 from beam_batch.outputs.stopping import StopFlag
 from beam_batch.outputs.workdir import WorkDir
@@ -136,10 +136,10 @@ class World:
 
 WORKER = """
 import sys
-from beam_batch.outputs.seats import SeatSpec
+from beam_batch.outputs.seats import Seat
 from beam_batch.outputs.stopping import StopFlag
 from beam_batch.outputs.workdir import WorkDir
-seat = SeatSpec(WorkDir(sys.argv[1]), 1, 9).open()
+seat = Seat(WorkDir(sys.argv[1]).place, 1, 9)
 for line in sys.stdin:
     print(seat.step(int(line)), flush=True)
 """
@@ -257,7 +257,7 @@ def test_a_killed_process_leaves_its_units_at_once_in_a_folder(tmp_path: Path) -
     finally:
         first.kill()
         second.kill()
-    last = SeatSpec(WorkDir(str(tmp_path)), 1, 9).open()
+    last = Seat(WorkDir(str(tmp_path)).place, 1, 9)
     assert last.step(0) == 9
     last.close()
 
@@ -265,8 +265,7 @@ def test_a_killed_process_leaves_its_units_at_once_in_a_folder(tmp_path: Path) -
 def test_more_workers_than_units_wait_for_their_turn_and_idle_ones_keep_none(
     tmp_path: Path,
 ) -> None:
-    spec = SeatSpec(WorkDir(str(tmp_path)), 1, 2)
-    seats = [spec.open() for _ in range(4)]
+    seats = [Seat(WorkDir(str(tmp_path)).place, 1, 2) for _ in range(4)]
 
     def steps(wanted: int) -> list[int]:
         for _ in range(3):
@@ -287,7 +286,7 @@ def test_a_driver_waits_for_workers_and_asks_them_to_end(tmp_path: Path) -> None
     assert wait_for_workers(work, lambda: None)
     flag = StopFlag(work, "stop-0003")
     work.write_manifest({"session": 3, "stop": flag.name})
-    seat = SeatSpec(work, 3, 9).open()
+    seat = Seat(work.place, 3, 9)
     seat.step(0)
     waited: list[str] = []
 

@@ -14,7 +14,7 @@ from beam_batch.calling.window import Window
 from beam_batch.outputs import parts
 from beam_batch.outputs.commit import NEW, CommitSpec, commit
 from beam_batch.outputs.ledger import spent_by_sessions
-from beam_batch.outputs.spent import Lost, SpentSpec, lost
+from beam_batch.outputs.spent import Lost, SpentLog, lost
 from beam_batch.outputs.workdir import WorkDir
 from beam_batch.records import Outcome
 
@@ -49,7 +49,7 @@ def _commit(work: WorkDir, rows: int, session: int = 1) -> dict[str, Any]:
 
 
 def test_where_nothing_was_noted_nothing_is_lost_and_no_file_is_made(work: WorkDir) -> None:
-    log = SpentSpec(work, 1).open()
+    log = SpentLog(work, 1)
     log.begin(1)
     log.done(1)
     log.close()
@@ -62,7 +62,7 @@ def test_where_nothing_was_noted_nothing_is_lost_and_no_file_is_made(work: WorkD
 def test_calls_of_an_attempt_without_an_outcome_are_lost_those_of_others_are_not(
     work: WorkDir,
 ) -> None:
-    log = SpentSpec(work, 1).open()
+    log = SpentLog(work, 1)
     for number in (1, 2):
         log.begin(number)
         log.paid(number, 0.25, TOKENS)
@@ -71,7 +71,7 @@ def test_calls_of_an_attempt_without_an_outcome_are_lost_those_of_others_are_not
     log.done(1)
     log.close()  # the process is killed here, in the middle of row 2
     assert lost(work) == Lost({"input_tokens": 20, "output_tokens": 10}, 0.75, 1)
-    again = SpentSpec(work, 2).open()
+    again = SpentLog(work, 2)
     again.paid(2, 0.125, TOKENS)
     _record(work, 2, 2, usd=0.125)
     again.done(2)
@@ -86,7 +86,7 @@ def test_calls_of_an_attempt_without_an_outcome_are_lost_those_of_others_are_not
 
 
 def test_a_death_between_the_outcome_and_its_note_counts_nothing_twice(work: WorkDir) -> None:
-    log = SpentSpec(work, 1).open()
+    log = SpentLog(work, 1)
     log.paid(1, 0.5, TOKENS)
     _record(work, 1, 1, usd=0.5)
     log.close()
@@ -95,7 +95,7 @@ def test_a_death_between_the_outcome_and_its_note_counts_nothing_twice(work: Wor
 
 
 def test_an_attempt_that_was_begun_anew_in_the_same_session_is_lost(work: WorkDir) -> None:
-    log = SpentSpec(work, 1).open()
+    log = SpentLog(work, 1)
     log.paid(1, 0.5, TOKENS)
     log.begin(1)
     log.paid(1, 0.25, TOKENS)
@@ -106,7 +106,7 @@ def test_an_attempt_that_was_begun_anew_in_the_same_session_is_lost(work: WorkDi
 
 
 def test_a_price_that_nobody_knows_is_not_zero(work: WorkDir) -> None:
-    log = SpentSpec(work, 1).open()
+    log = SpentLog(work, 1)
     log.paid(1, 0.5, TOKENS)
     log.paid(1, None, {})
     log.close()
@@ -119,7 +119,7 @@ def test_a_price_that_nobody_knows_is_not_zero(work: WorkDir) -> None:
 
 
 def test_torn_and_foreign_lines_are_passed_over(work: WorkDir) -> None:
-    log = SpentSpec(work, 1).open()
+    log = SpentLog(work, 1)
     log.paid(1, 0.5, TOKENS)
     log.paid(2, 0.5, TOKENS)
     log.close()
@@ -131,7 +131,7 @@ def test_torn_and_foreign_lines_are_passed_over(work: WorkDir) -> None:
 def test_a_full_disk_costs_the_note_and_a_torn_line_ends_at_the_next(
     work: WorkDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = SpentSpec(work, 1).open()
+    log = SpentLog(work, 1)
     log.paid(1, 0.5, TOKENS)
     write = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:20]))
@@ -149,7 +149,7 @@ def test_a_full_disk_costs_the_note_and_a_torn_line_ends_at_the_next(
 
 
 def test_the_journal_goes_with_the_work_directory(work: WorkDir) -> None:
-    log = SpentSpec(work, 1).open()
+    log = SpentLog(work, 1)
     log.paid(1, 0.5, TOKENS)
     log.close()
     assert not work.claim()
