@@ -51,13 +51,17 @@ class _Caller:
         self.histories: list[tuple[Turn, ...]] = []
         self.validate = make_validator(schema, False)
         self.forgotten = 0
+        self.renewed: list[bool] = []
         self.model = "m"
 
     def to_request(self, instruction: str, message: Any, history: tuple[Turn, ...]) -> Request:
         self.histories.append(history)
         return Request("", {"message": message}, False)
 
-    async def ask(self, request: Request, trail: Trail, *, fresh: bool = False) -> Reply:
+    async def ask(
+        self, request: Request, trail: Trail, *, fresh: bool = False, renew: bool = False
+    ) -> Reply:
+        self.renewed.append(renew)
         trail.sent("a")
         return self.replies.pop(0)
 

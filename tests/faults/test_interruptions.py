@@ -225,10 +225,10 @@ def test_a_retried_bundle_sends_again_only_what_was_in_flight(folder: Path) -> N
 
     run_pipeline = Engine.run
 
-    def run_twice(*args: Any) -> None:
+    def run_twice(*args: Any, **options: Any) -> None:
         with pytest.raises(Exception, match="the worker is gone"):
-            run_pipeline(*args)
-        run_pipeline(*args)
+            run_pipeline(*args, **options)
+        run_pipeline(*args, **options)
 
     with ScriptedServer(delay=0.01) as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("GENERIC_BASE_URL", server.base_url)
