@@ -29,7 +29,9 @@ class KeptReply(NamedTuple):
     def encode(self) -> bytes:
         """Write it as JSON."""
         reply = self.reply
-        rest = {name: getattr(reply, name) for name in _RARE if getattr(reply, name)}
+        rest = {}
+        if reply.calls or reply.raw or reply.citations or reply.searches:
+            rest = {name: getattr(reply, name) for name in _RARE if getattr(reply, name)}
         return jsonio.dumps(
             {
                 "text": reply.text,

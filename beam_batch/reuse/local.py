@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,11 @@ MOST_DAMAGED = 3
 REMOVED_AT_ONCE = 1000
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_PUT = "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?)"
+TOGETHER = 64
+"""Rows of one statement: each gives the interpreter's lock away once, which others may be after."""
+_VALUES = "(?, ?, ?, ?, ?, ?)"
+_PUT = f"INSERT OR REPLACE INTO replies VALUES {_VALUES}"
+_PUT_TOGETHER = _PUT + f", {_VALUES}" * (TOGETHER - 1)
 _GET = "SELECT reply FROM replies WHERE key = ?"
 _DELETE = "DELETE FROM replies WHERE key = ?"
 
@@ -156,7 +160,8 @@ class LocalStore:
             return True
         try:
             db.execute("BEGIN IMMEDIATE")
-            db.executemany(statement, rows)
+            left = _put_together(db, rows) if statement is _PUT else rows
+            db.executemany(statement, left)
             db.execute("COMMIT")
         except sqlite3.Error as error:
             with contextlib.suppress(sqlite3.Error):
@@ -191,6 +196,15 @@ class LocalStore:
             with contextlib.suppress(sqlite3.Error):  # what was flushed is there
                 self._db.close()
             self._db = None
+
+
+def _put_together(db: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Put as many rows as make whole statements; return the others."""
+    whole = len(rows) - len(rows) % TOGETHER
+    for start in range(0, whole, TOGETHER):
+        values = chain.from_iterable(rows[start : start + TOGETHER])
+        db.execute(_PUT_TOGETHER, tuple(values))
+    return rows[whole:]
 
 
 def _row(key: bytes, kept: KeptReply) -> tuple[Any, ...]:

@@ -23,9 +23,10 @@ class Seen:
 
     def add(self, key: bytes) -> None:
         """Add a key: a digest, of which the first eight bytes are used."""
-        for place in _TWO.unpack_from(key):
-            place %= BITS
-            self._bits[place >> 3] |= 1 << (place & 7)
+        one, two = _TWO.unpack_from(key)
+        one, two = one % BITS, two % BITS
+        self._bits[one >> 3] |= 1 << (one & 7)
+        self._bits[two >> 3] |= 1 << (two & 7)
 
     def may_have(self, key: bytes) -> bool:
         """Whether a key may have been added."""
