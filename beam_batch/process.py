@@ -20,7 +20,7 @@ _users = 0
 _usual = (0, 0, 0)
 
 
-def is_ours() -> None:
+def mark_ours() -> None:
     """Note that this process is a command or a worker of ours; it starts and ends in less time.
 
     To look through all modules at its end takes a sixth of the shortest run.

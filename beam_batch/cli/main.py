@@ -26,7 +26,7 @@ from beam_batch.cli.settings import (
     variables,
 )
 from beam_batch.errors import OptionsError, RunStopped
-from beam_batch.process import is_ours
+from beam_batch.process import mark_ours
 from beam_batch.providers import chosen_model
 
 
@@ -123,7 +123,7 @@ def _estimate(flags: Flags) -> None:
 
 def main() -> NoReturn:
     """Run the command line; every mistake of the user's ends in one message and its exit code."""
-    is_ours()
+    mark_ours()
     try:
         cli(prog_name="beam-batch")
     except OptionsError as error:
