@@ -43,13 +43,11 @@ class Failures:
             return self._own + self._elsewhere
 
     def sync(self) -> int:
-        """Tell others, and return how many there are; waits for a store.
+        """Tell others, and return how many there are; waits for the store, and is for one only.
 
         Raises:
             OSError: the store does not answer.
         """
-        if self._place.is_folder:
-            return 0
         with self._at_place:
             own = self._own
             if own > self._put:

@@ -258,7 +258,6 @@ class PartWriter:
         data = encode(outcome)
         written = 0
         try:
-            written = os.write(fd, data)
             while written < len(data):
                 written += os.write(fd, data[written:])
         except OSError:

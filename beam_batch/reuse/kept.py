@@ -29,9 +29,7 @@ class KeptReply(NamedTuple):
     def encode(self) -> bytes:
         """Write it as JSON."""
         reply = self.reply
-        rest = {}
-        if reply.calls or reply.raw or reply.citations or reply.searches:
-            rest = {name: getattr(reply, name) for name in _RARE if getattr(reply, name)}
+        rest = {name: value for name in _RARE if (value := getattr(reply, name))}
         return jsonio.dumps(
             {
                 "text": reply.text,
